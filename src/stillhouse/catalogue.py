@@ -1,0 +1,156 @@
+"""What `still list`, `explain`, `check`, `compare` and `why` print."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from stillhouse.check import capabilities
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.recipe import read_yaml, shipped_recipes
+from stillhouse.resolve import HOMES, PACKAGE, Signature, backend_signature, backends, names, signature
+
+KINDS = (*HOMES, "teachers", "recipes")
+
+
+def catalogue(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """Names and their one-line docs by kind."""
+    if kind is not None and kind not in KINDS:
+        raise RecipeError(f"list: no kind {kind!r}; {nearest(kind, KINDS)}")
+    return {each: _named(each) for each in ([kind] if kind else KINDS)}
+
+
+def _named(kind: str) -> dict[str, str]:
+    if kind == "recipes":
+        return {name: _purpose(path) for name, path in shipped_recipes().items()}
+    if kind == "teachers":
+        return {
+            name: f"{_signature(kind, name).summary} [{', '.join(sorted(capabilities(name)))}]" for name in backends()
+        }
+    return {name: _signature(kind, name).summary for name in names(kind)}
+
+
+def _purpose(path: Any) -> str:
+    """The first comment line of a recipe says what it is for."""
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else str(read_yaml(path)["name"])
+
+
+def _signature(kind: str, name: str) -> Signature:
+    if kind == "teachers":
+        return backend_signature(name, where="teachers")
+    return signature(kind, name, folder=PACKAGE, where="explain")
+
+
+def explained(name: str) -> list[dict[str, Any]]:
+    """Everything of that name; one name may be a backend and a grader at once."""
+    kinds = [kind for kind in (*HOMES, "teachers") if name in _names(kind)]
+    if not kinds:
+        known = [each for kind in (*HOMES, "teachers") for each in _names(kind)]
+        raise RecipeError(f"explain: nothing is called {name!r}; {nearest(name, known)}")
+    return [_told(kind, name) for kind in kinds]
+
+
+def _names(kind: str) -> list[str]:
+    return list(backends()) if kind == "teachers" else names(kind)
+
+
+def _told(kind: str, name: str) -> dict[str, Any]:
+    found = _signature(kind, name)
+    knobs = {}
+    for knob in found.knobs:
+        default = f" = {found.defaults[knob]}" if knob in found.defaults else " (required)"
+        knobs[knob] = f"{found.annotations.get(knob, 'any')}{default}"
+    source = f"stillhouse/{found.path.relative_to(PACKAGE)}:{found.line}"
+    reads = [f"{each}: {found.annotations[each]}" if each in found.annotations else each for each in found.inputs]
+    return {"kind": kind, "name": name, "source": source, "doc": found.doc, "reads": reads, "knobs": knobs}
+
+
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    yield f"recipe {plan['name']}: nothing to refuse"
+    for teacher in plan["teachers"]:
+        yield f"teacher {teacher['name']}: {', '.join(f'{k} {v}' for k, v in teacher.items() if k != 'name')}"
+    for branch in plan["branches"]:
+        asked = ", ".join(f"{count} requests to {name}" for name, count in branch["requests"].items()) or "no requests"
+        seeds = f"{branch['seeds']} seeds ({branch['prompt_chars']} characters)"
+        yield f"branch {branch['branch']}: {seeds}, {asked}, gives {branch['gives']}"
+    for arm in plan["arms"]:
+        objectives = ", ".join(arm["objectives"]) or "no training"
+        yield f"arm {arm['arm']}: {arm['phases']} phase(s) of {objectives}, {arm['repeats']} repeat(s)"
+    for warning in plan["warnings"]:
+        yield f"warning: {warning}"
+
+
+def compared(runs: Sequence[Any]) -> dict[str, Any]:
+    """The summaries of runs; with several, each arm carries its run's folder name."""
+    rows, differences = [], []
+    for run in runs:
+        prefix = f"{run.path.name}:" if len(runs) > 1 else ""
+        scores = run.scores
+        rows += [{**row, "arm": prefix + row["arm"]} for row in scores["summary"]]
+        differences += [
+            {**d, "arm": prefix + d["arm"], "against": prefix + d["against"]} for d in scores["comparisons"]
+        ]
+    if len(runs) > 1:
+        differences += list(_across(runs))
+    return {"summary": rows, "comparisons": differences}
+
+
+def _across(runs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Arms of different runs, where both were asked the very same items of a task of the same name."""
+    from stillhouse.scores import across
+
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            yield from across(run.path, other.path)
+
+
+def score_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield from _table(
+        ["task", "arm", "mean", "95 % interval", "seeds", "items"],
+        [
+            [
+                r["task"],
+                r["arm"],
+                f"{r['mean']:.3f}",
+                f"[{r['low']:.3f}, {r['high']:.3f}]",
+                str(r["seeds"]),
+                str(r["items"]),
+            ]
+            for r in found["summary"]
+        ],
+    )
+    if found["comparisons"]:
+        yield ""
+        yield from _table(
+            ["task", "arm", "minus", "difference", "95 % interval", ""],
+            [
+                [d["task"], d["arm"], d["against"], f"{d['difference']:+.3f}", f"[{d['low']:+.3f}, {d['high']:+.3f}]", _clear(d)]
+                for d in found["comparisons"]
+            ],
+        )  # fmt: skip
+
+
+def _clear(difference: dict[str, Any]) -> str:
+    return "*" if difference["low"] > 0 or difference["high"] < 0 else ""
+
+
+def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+
+
+def trail_lines(trail: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for entry in trail:
+        if entry["state"] == "kept":
+            by = f" by {entry['teacher']}" if entry["teacher"] else ""
+            yield f"{entry['step']}: {entry['kind']} {entry['id']}{by}"
+            yield from (f"    {message['role']}: {message['content']}" for message in entry["prompt"])
+            if entry["response"] is not None:
+                yield f"    response: {entry['response']}"
+            if entry["reference"] is not None:
+                yield f"    reference: {entry['reference']}"
+            if entry["keys"]:
+                yield f"    request keys: {', '.join(entry['keys'])}"
+        else:
+            detail = f" ({entry['detail']})" if entry["detail"] else ""
+            yield f"{entry['step']}: {entry['id']} {entry['state']}: {entry['reason']}{detail}"

@@ -1,0 +1,28 @@
+"""`still chat`: talk to a student in the terminal."""
+
+from pathlib import Path
+
+from stillhouse.errors import RecipeError
+from stillhouse.records import Message
+from stillhouse.teachers.base import Answer, Request, Sampling
+
+
+def chat(student: Path, *, max_tokens: int = 256) -> None:
+    """Reads turns until an empty line or the end of input; the whole conversation is the prompt of each turn."""
+    if not (student / "config.json").is_file():
+        raise RecipeError(f"{student}: no student in it; the run has not trained one")
+    from stillhouse.teachers.transformers import Teacher
+
+    model, turns = Teacher(model=str(student)), []
+    while True:
+        try:
+            text = input("you: ").strip()
+        except EOFError:
+            return
+        if not text:
+            return
+        turns.append(Message("user", text))
+        outcome = next(iter(model.ask([Request(tuple(turns), Sampling(max_tokens=max_tokens))])))
+        answer = outcome.result.text if isinstance(outcome.result, Answer) else f"({outcome.result.kind})"
+        print(f"student: {answer}")
+        turns.append(Message("assistant", answer))

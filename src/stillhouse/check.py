@@ -1,0 +1,316 @@
+"""Everything about a recipe that can be refused before anything is spent, and the plan of what would be done.
+
+What a function needs and may be told is its own signature (`resolve.py`); this file only compares. Nothing is loaded but
+the functions' sources, the first rows of the seeds, and the tokenizers of local models.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.recipe import Branch, Entry, Loaded, Phase, Recipe, TeacherEntry
+from stillhouse.resolve import Signature, backend_signature, backends, import_file, signature
+
+RECORD_KINDS = ("Seed", "Example", "TopLogprobs", "Ranking")
+# the protocol that annotates an elicitor's `teacher` -> the capability a backend must state
+CAPABILITY = {"Generates": "generate", "Scores": "top_logprobs", "Reveals": "logits"}
+MEANING = {
+    "generate": "answer prompts",
+    "top_logprobs": "tell log-probs of given text",
+    "logits": "give its logits (a local model)",
+}
+SIMPLE_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+STUDENT = "student"  # `teacher: student` means the base student teaches itself
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do: per branch the rows and the requests to each teacher; per arm the training."""
+
+    name: str
+    branches: list[dict[str, Any]] = field(default_factory=list)
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    teachers: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
+    """Raises `RecipeError` for the first thing that cannot be right; returns the plan otherwise."""
+    plan = Plan(loaded.recipe.name)
+    seen: dict[str, str] = {}
+    for arm, recipe in loaded.arms().items():
+        where = f"arms.{arm}." if loaded.recipe.arms else ""
+        _teachers(recipe, loaded.folder, where)
+        gives = {name: _branch(name, branch, recipe, loaded.folder, where) for name, branch in recipe.knowledge.items()}
+        for number, phase in enumerate(recipe.train):
+            _phase(
+                phase,
+                f"{where}train[{number}]" if len(recipe.train) > 1 else f"{where}train",
+                gives,
+                recipe,
+                loaded.folder,
+            )
+        _evaluate(recipe, loaded.folder, where)
+        _student(recipe, where)
+        plan.arms.append(_arm_plan(arm, recipe))
+        seen |= gives
+    _final(loaded)
+    plan.teachers.extend(_teacher_plan(name, entry) for name, entry in loaded.recipe.teachers.items())
+    for name, branch in loaded.recipe.knowledge.items():
+        plan.branches.append(_branch_plan(name, branch, loaded, limit, seen.get(name, "")))
+    return plan
+
+
+def _teachers(recipe: Recipe, folder: Path, where: str) -> None:
+    if STUDENT in recipe.teachers:
+        raise RecipeError(f"{where}teachers.student: this name means the base student; choose another")
+    for name, entry in recipe.teachers.items():
+        place = f"{where}teachers.{name}"
+        check_knobs(backend_signature(entry.backend, where=place), entry.knobs, place, folder)
+        check_sampling(entry.sampling, f"{place}.sampling")
+
+
+def _branch(name: str, branch: Branch, recipe: Recipe, folder: Path, where: str) -> str:
+    """The kind of record that a branch ends with, after every name, knob and order in it was compared."""
+    place = f"{where}knowledge.{name}"
+    found = signature("seeds", branch.seeds.do, folder=folder, where=f"{place}.seeds")
+    check_knobs(found, branch.seeds.knobs, f"{place}.seeds", folder)
+    held = "Seed"
+    for number, entry in enumerate(branch.elicit):
+        at = f"{place}.elicit[{number}]"
+        found = signature("elicit", entry.do, folder=folder, where=at)
+        check_knobs(found, entry.knobs, at, folder)
+        check_sampling(entry.sampling, f"{at}.sampling")
+        held = _follows(found, held, at)
+        _teacher_fits(found, entry.teacher, recipe, at)
+    for number, chosen in enumerate(branch.select):
+        at = f"{place}.select[{number}]"
+        found = signature("select", chosen.do, folder=folder, where=at)
+        check_knobs(found, chosen.knobs, at, folder)
+        _follows(found, held, at)
+    return held
+
+
+def _follows(found: Signature, held: str, where: str) -> str:
+    """The kind of record after a step; refuses a step that cannot read what the one before it gives."""
+    first = found.annotations.get(found.inputs[0], "") if found.inputs else ""
+    wanted = _kinds(first)
+    if wanted and held not in wanted:
+        raise RecipeError(
+            f"{where}: {found.name} reads {' or '.join(wanted)}, but the step before it gives {held}; reorder the steps"
+        )
+    given = _kinds(found.returns)
+    return given[-1] if given and "tuple" not in found.returns else held
+
+
+def _kinds(annotation: str) -> list[str]:
+    words = re.findall(r"\w+", annotation)
+    if "Record" in words:
+        return []
+    return [word for word in words if word in RECORD_KINDS]
+
+
+def _teacher_fits(found: Signature, names: str | list[str] | None, recipe: Recipe, where: str) -> None:
+    if "teacher" not in found.inputs:
+        if names:
+            raise RecipeError(f"{where}: {found.name} asks no teacher; remove `teacher:`")
+        return
+    if not names:
+        raise RecipeError(f"{where}: {found.name} needs `teacher:`; {nearest('', [*recipe.teachers, STUDENT])}")
+    needed = [
+        CAPABILITY[word] for word in re.findall(r"\w+", found.annotations.get("teacher", "")) if word in CAPABILITY
+    ]
+    for name in [names] if isinstance(names, str) else names:
+        for capability in needed:
+            require(name, capability, recipe, where)
+
+
+def require(name: str, capability: str, recipe: Recipe, where: str) -> None:
+    """Refuses a teacher that is not there or that cannot do what is needed, as its backend states it."""
+    if name == STUDENT:
+        if recipe.student is None:
+            raise RecipeError(f"{where}: `teacher: student` needs a `student:`")
+        return
+    if name not in recipe.teachers:
+        raise RecipeError(f"{where}: no teacher {name!r}; {nearest(name, [*recipe.teachers, STUDENT])}")
+    backend = recipe.teachers[name].backend
+    if capability not in capabilities(backend):
+        able = [each for each in backends() if capability in capabilities(each)]
+        raise RecipeError(
+            f"{where}: teacher {name!r} (backend {backend}) cannot {MEANING[capability]}; backends that can: {', '.join(able)}"
+        )
+
+
+def capabilities(backend: str) -> frozenset[str]:
+    """What a backend states about itself; its module imports nothing heavy."""
+    return frozenset(import_file(backend_signature(backend, where="teachers").path).Teacher.capabilities)
+
+
+def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, folder: Path) -> None:
+    if phase.rollouts and phase.rollouts.on not in gives:
+        raise RecipeError(f"{where}.rollouts.on: no branch {phase.rollouts.on!r}; {nearest(phase.rollouts.on, gives)}")
+    for number, entry in enumerate(phase.objectives):
+        at = f"{where}.objectives[{number}]"
+        found = signature("objectives", entry.do, folder=folder, where=at)
+        check_knobs(found, entry.knobs, at, folder)
+        known = [*gives, *(["rollouts"] if phase.rollouts else [])]
+        if entry.on not in known:
+            raise RecipeError(f"{at}.on: no branch {entry.on!r}; {nearest(entry.on, known)}")
+        _arrays(found, gives.get(entry.on, "rollouts"), entry.teacher, recipe, at)
+    _arguments(phase.args, where)
+
+
+def _arrays(found: Signature, held: str, teacher: str | None, recipe: Recipe, where: str) -> None:
+    from stillhouse.train.batch import PROVIDES, ROLLOUTS_PROVIDE, TEACHER_PROVIDES
+
+    if teacher:
+        require(teacher, "logits", recipe, where)
+    offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
+    offered |= TEACHER_PROVIDES if teacher else frozenset()
+    missing = [name for name in found.inputs if name not in offered]
+    if missing:
+        hint = "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`" if "teacher_beliefs" in missing else ""
+        raise RecipeError(f"{where}: {found.name} needs {', '.join(missing)}, which {held} records do not give{hint}")
+
+
+def _arguments(arguments: Mapping[str, Any], where: str) -> None:
+    from stillhouse.train.settings import settings
+
+    try:
+        settings(arguments, Path("checkpoints"), 0)
+    except RecipeError as error:
+        raise RecipeError(str(error).replace("train.args", f"{where}.args", 1)) from None
+
+
+def _evaluate(recipe: Recipe, folder: Path, where: str) -> None:
+    for number, entry in enumerate(recipe.evaluate):
+        at = f"{where}evaluate[{number}]"
+        check_knobs(signature("evaluate", entry.do, folder=folder, where=at), entry.knobs, at, folder)
+        if entry.teacher is not None:
+            require(entry.teacher, "generate", recipe, at)
+    labels = [entry.label for entry in recipe.evaluate]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise RecipeError(f"{where}evaluate: two entries are called {label!r}; give each a `name:`")
+
+
+def _student(recipe: Recipe, where: str) -> None:
+    if recipe.train and recipe.student is None:
+        raise RecipeError(
+            f"{where}student: missing; `train:` needs a student, for example `student: {{model: pocket}}`"
+        )
+    if recipe.student is not None and _looks_local(recipe.student.model) and not Path(recipe.student.model).is_dir():
+        raise RecipeError(f"{where}student.model: {recipe.student.model!r} is no folder")
+
+
+def _looks_local(model: str) -> bool:
+    return model.startswith((".", "/", "~"))
+
+
+def _final(loaded: Loaded) -> None:
+    final, arms = loaded.recipe.final, loaded.arms()
+    if final is not None and final.partition("/")[0] not in arms:
+        raise RecipeError(f"final: no arm {final!r}; {nearest(final, arms)}")
+
+
+def check_sampling(sampling: Mapping[str, Any], where: str) -> None:
+    from stillhouse.teachers.base import Sampling
+
+    known = list(Sampling.__dataclass_fields__)
+    for key, value in sampling.items():
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        if key in ("temperature", "top_p") and not isinstance(value, (int, float)):
+            raise RecipeError(f"{where}.{key}: must be a number, not {value!r}")
+        if key in ("n", "max_tokens") and (not isinstance(value, int) or value < 1):
+            raise RecipeError(f"{where}.{key}: must be a whole number above 0, not {value!r}")
+
+
+def check_knobs(found: Signature, knobs: Mapping[str, Any], where: str, folder: Path) -> None:
+    """Compares what the recipe says with the signature: unknown, missing, of the wrong simple type; nested names too."""
+    for name, value in knobs.items():
+        if name not in found.knobs:
+            raise RecipeError(f"{where}: {found.name} has no knob {name!r}; {nearest(name, found.knobs)}")
+        _simple_type(found.annotations.get(name, ""), value, f"{where}.{name}")
+        for at, inner in nested(name, value, where):
+            kind = nested_kind(name)
+            check_knobs(signature(kind, inner.do, folder=folder, where=at), inner.knobs, at, folder)
+    missing = sorted(found.required - set(knobs))
+    if missing:
+        raise RecipeError(f"{where}: {found.name} needs {', '.join(missing)}")
+
+
+def _simple_type(annotation: str, value: Any, where: str) -> None:
+    allowed = [part.strip() for part in annotation.split("|")]
+    if not all(part in SIMPLE_TYPES or part == "None" for part in allowed) or annotation == "":
+        return
+    if value is None and "None" in allowed:
+        return
+    kinds = tuple(kind for part in allowed for kind in SIMPLE_TYPES.get(part, ()))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise RecipeError(f"{where}: must be {annotation}, not {value!r}")
+
+
+def nested(name: str, value: Any, where: str) -> Iterator[tuple[str, Entry]]:
+    """Knobs that are functions themselves: `grader: {do: math.equal}`, or a list of such."""
+    values = value if isinstance(value, list) else [value]
+    for number, each in enumerate(values):
+        if isinstance(each, Mapping) and "do" in each:
+            at = f"{where}.{name}[{number}]" if isinstance(value, list) else f"{where}.{name}"
+            yield at, Entry.model_validate(each)
+
+
+def nested_kind(knob: str) -> str:
+    """The kind of name a knob holds, by the knob's own name: graders, unless it says selector or elicitor."""
+    return {"selector": "select", "elicitor": "elicit", "objective": "objectives"}.get(knob.rstrip("s"), "graders")
+
+
+def _teacher_plan(name: str, entry: TeacherEntry) -> dict[str, Any]:
+    return {
+        "name": name,
+        "backend": entry.backend,
+        **{key: entry.knobs[key] for key in ("model", "base_url") if key in entry.knobs},
+    }
+
+
+def _arm_plan(arm: str, recipe: Recipe) -> dict[str, Any]:
+    objectives = [entry.do for phase in recipe.train for entry in phase.objectives]
+    return {"arm": arm, "phases": len(recipe.train), "objectives": objectives, "repeats": recipe.repeats}
+
+
+def _branch_plan(name: str, branch: Branch, loaded: Loaded, limit: int | None, kind: str) -> dict[str, Any]:
+    rows, chars = seeds_seen(branch, loaded.folder, f"knowledge.{name}.seeds", limit)
+    requests: dict[str, int] = {}
+    for entry in branch.elicit:
+        for teacher in [entry.teacher] if isinstance(entry.teacher, str) else entry.teacher or []:
+            declared = loaded.recipe.teachers.get(teacher)
+            default = declared.sampling.get("n", 1) if declared else 1
+            requests[teacher] = requests.get(teacher, 0) + rows * int(entry.sampling.get("n", default))
+    return {"branch": name, "seeds": rows, "prompt_chars": chars, "requests": requests, "gives": kind}
+
+
+def seeds_seen(branch: Branch, folder: Path, where: str, limit: int | None) -> tuple[int, int]:
+    """How many seeds a local source holds and how many characters their prompts have; every row is read, none is held."""
+    from stillhouse.resolve import load
+
+    if branch.seeds.do == "hub":
+        return limit or int(branch.seeds.knobs.get("limit") or 0), 0
+    rows = chars = 0
+    for seed in load("seeds", branch.seeds.do, folder=folder, where=where)(**branch.seeds.knobs):
+        rows += 1
+        chars += sum(len(message.content) for message in seed.prompt)
+        if limit is not None and rows >= limit:
+            break
+    return rows, chars
+
+
+def literal(text: str) -> Any:
+    """A default as it stands in the source, as a value where it is a literal."""
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text

@@ -1,0 +1,239 @@
+"""The command line: a command is ten lines; what is heavy is imported inside the command that needs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillhouse.errors import StillhouseError
+
+app = typer.Typer(
+    name="still",
+    help="Distils large language models into small ones: seeds and a teacher in; a trained, measured student out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/NAME.")]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
+    limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+) -> None:
+    """Distil the embedded teacher into a student and measure whether it helped."""
+    _run("demo", [], out, limit, None)
+
+
+@app.command()
+def new(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe; left out: the list of them.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The file to write (default: NAME.yaml here).")] = None,
+) -> None:
+    """Copy a shipped recipe, with the files it names, to start from."""
+    from stillhouse.copying import copy_recipe
+    from stillhouse.recipe import shipped_recipes
+
+    if recipe is None:
+        _lines(f"{name}" for name in shipped_recipes())
+        return
+    for path in copy_recipe(recipe, file):
+        typer.echo(f"wrote {path}")
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[
+        str | None, typer.Argument(help="elicit, select, graders, objectives, evaluate, seeds, teachers or recipes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What there is to name in a recipe, with a line about each."""
+    from stillhouse.catalogue import catalogue
+
+    found = catalogue(kind)
+    if as_json:
+        _json(found)
+        return
+    for title, rows in found.items():
+        typer.echo(f"{title}:")
+        _lines(f"  {name:<34} {summary}" for name, summary in rows.items())
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A name as a recipe writes it, for example labeling.reason.")],
+    as_json: Json = False,
+) -> None:
+    """What a name does: its docstring, its knobs with their defaults, where its source lies."""
+    from stillhouse.catalogue import explained
+
+    found = explained(name)
+    if as_json:
+        _json(found)
+        return
+    for each in found:
+        typer.echo(f"{each['kind']}: {each['name']}    ({each['source']})\n\n{each['doc']}\n")
+        typer.echo(f"reads: {', '.join(each['reads']) or 'nothing'}\nknobs:")
+        _lines(f"  {knob}: {text}" for knob, text in each["knobs"].items())
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of a recipe, for editors."""
+    from stillhouse.recipe import Recipe
+
+    _json(Recipe.model_json_schema())
+
+
+@app.command()
+def check(recipe: RecipeName, changes: Changes = None, limit: int | None = None, as_json: Json = False) -> None:
+    """Refuse what cannot be right before anything is spent; print the plan."""
+    from dataclasses import asdict
+
+    from stillhouse.catalogue import plan_lines
+    from stillhouse.check import check as check_recipe
+    from stillhouse.recipe import load_recipe
+
+    plan = asdict(check_recipe(load_recipe(recipe, changes or []), limit=limit))
+    if as_json:
+        _json(plan)
+    else:
+        _lines(plan_lines(plan))
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Where the run goes (default: runs/NAME).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+) -> None:
+    """Run a recipe; the same command again resumes it."""
+    _run(recipe, changes or [], out, limit, None)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the report and the cards of a run again, and say where they are."""
+    from stillhouse.report import write_report
+    from stillhouse.run import load_run
+
+    typer.echo(str(write_report(load_run(run).path)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run or more.")], as_json: Json = False
+) -> None:
+    """The scores of runs side by side, with 95 % intervals."""
+    from stillhouse.catalogue import compared, score_lines
+    from stillhouse.run import load_run
+
+    found = compared([load_run(path) for path in runs])
+    if as_json:
+        _json(found)
+    else:
+        _lines(score_lines(found))
+
+
+@app.command()
+def why(
+    run: RunFolder,
+    row: Annotated[str, typer.Argument(help="The id of a row, or the beginning of one.")],
+    as_json: Json = False,
+) -> None:
+    """One row's trail: from its seed through every step to where it was kept or lost."""
+    from stillhouse.books import why as trail
+    from stillhouse.catalogue import trail_lines
+    from stillhouse.run import load_run
+
+    found = trail(load_run(run).path, row)
+    if as_json:
+        _json(found)
+    else:
+        _lines(trail_lines(found))
+
+
+@app.command()
+def audit(run: RunFolder, as_json: Json = False) -> None:
+    """Recount a run: does every row that went into a step come out of it, kept or lost?"""
+    from stillhouse.books import audit as recount
+    from stillhouse.run import load_run
+
+    found = recount(load_run(run).path)
+    if as_json:
+        _json(found)
+    else:
+        _lines(
+            f"{row['step']:<44} in {row['in']:>7}  kept {row['kept']:>7}  lost {sum(row['lost'].values()):>7}"
+            for row in found["steps"]
+        )
+        _lines([f"problem: {problem}" for problem in found["problems"]] or ["the books balance"])
+    raise typer.Exit(0 if found["balanced"] else 1)
+
+
+@app.command()
+def chat(run: RunFolder) -> None:
+    """Talk to the student of a run (an empty line ends it)."""
+    from stillhouse.chatting import chat as talk
+    from stillhouse.run import load_run
+
+    talk(load_run(run).student)
+
+
+def _run(recipe: str, changes: list[str], out: Path | None, limit: int | None, budget: str | None) -> None:
+    from stillhouse.catalogue import compared, score_lines
+    from stillhouse.recipe import load_recipe
+    from stillhouse.run import Options, execute
+
+    command = " ".join(["still", *sys.argv[1:]])
+    done = execute(load_recipe(recipe, changes), out, Options(limit=limit, budget=budget, command=command))
+    if done.scores["summary"]:
+        _lines(score_lines(compared([done])))
+    typer.echo(f"report: {done.report}")
+
+
+def _lines(lines: Any) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def main() -> None:
+    """Runs the command line. An error that a person can act on is one sentence and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except StillhouseError as error:
+        typer.echo(f"still: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("still: interrupted; the same command again goes on from here", err=True)
+        sys.exit(130)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        _usage(error)
+        raise
+
+
+def _usage(error: Exception) -> None:
+    """Mistakes in the way a command was written end here, with the command's own usage line."""
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        sys.exit(error.exit_code)
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(2)

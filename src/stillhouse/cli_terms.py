@@ -1,0 +1,180 @@
+"""`still terms`: what the records say about a plan, one record, all of them, and what a teacher touched in a run."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stillhouse.errors import RecipeError, StillhouseError, TermsRefused, TermsUnknown, nearest
+
+if TYPE_CHECKING:
+    from stillhouse.compliance.registry import Registry
+
+__all__ = ["app"]
+
+app = typer.Typer(help="What the terms of teachers, data and weights say. Not legal advice.", no_args_is_help=True)
+
+RegistryFile = Annotated[
+    Path | None, typer.Option("--registry", help="A registry file instead of the one inside the package.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object (or list) on standard output and nothing else.")]
+EXIT = {"refuse": TermsRefused.exit_code, "unknown": TermsUnknown.exit_code}
+
+
+@contextmanager
+def _said_in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except StillhouseError as e:
+        typer.echo(str(e), err=True)
+        raise typer.Exit(e.exit_code) from None
+
+
+@app.command()
+def check(
+    plan: Annotated[str, typer.Argument(help="A plan as JSON; - for standard input.", metavar="PLAN.json")],
+    as_json: Json = False,
+    ack: Annotated[list[Path] | None, typer.Option("--ack", help="An acknowledgment to apply.", metavar="FILE")] = None,
+    registry: RegistryFile = None,
+    signers: Annotated[
+        Path | None, typer.Option(help="Allowed signers, as ssh-keygen reads them.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Permit, permit with obligations, unknown (exit 4) or refuse (exit 3), with clause, source and date."""
+    from stillhouse.compliance import acknowledge, explain
+    from stillhouse.compliance.evaluate import evaluate
+    from stillhouse.compliance.gates import registry_for
+    from stillhouse.compliance.plan import parse_plan
+
+    with _said_in_one_sentence():
+        today, folder = date.today(), Path() if plan == "-" else Path(plan).parent
+        parsed = parse_plan(_json(plan), plan)
+        known = registry_for(folder, _registry(registry, today))
+        files = (signers,) if signers else acknowledge.signer_files(folder)
+        acks = [acknowledge.read_acknowledgment(path, files) for path in ack or ()]
+        decision = acknowledge.apply(evaluate(parsed, known, today), parsed, acks, today)
+        if as_json:
+            typer.echo(json.dumps(decision.as_dict(), ensure_ascii=False))
+            for text in decision.ignored:
+                typer.echo(f"acknowledgment {text}", err=True)
+        else:
+            typer.echo("\n".join(explain.lines(decision, known)))
+        raise typer.Exit(EXIT.get(decision.verdict, 0))
+
+
+@app.command("list")
+def list_records(as_json: Json = False, registry: RegistryFile = None) -> None:
+    """Every record: what it says, for what, when it was read, and whether it is past its review date."""
+    from stillhouse.compliance import explain
+
+    with _said_in_one_sentence():
+        known, today = _known(registry)
+        if as_json:
+            typer.echo(json.dumps([_short(r, today) for r in known.records], ensure_ascii=False))
+            return
+        for r in known.records:
+            read = f"read {r.read}" if r.read else "not read"
+            past = " past review" if r.review_by and r.review_by < today else ""
+            speaks = ", ".join(p.match for p in r.models)
+            typer.echo(
+                f"{r.id:<44} {r.outputs_may_train:<11} {r.grade:<2} {read}{past}  {'/'.join(r.access)}: {speaks}"
+            )
+        if note := explain.ageing(today, known):
+            typer.echo(note)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A record's id, or the id of a model or data set.")],
+    as_json: Json = False,
+    registry: RegistryFile = None,
+) -> None:
+    """One record whole, or every record that speaks of a model or data set."""
+    from stillhouse.compliance import explain
+
+    with _said_in_one_sentence():
+        known, today = _known(registry)
+        found = [known.by_id[name]] if name in known.by_id else _about(known, name)
+        if not found:
+            raise RecipeError(
+                f"no record {name!r}, and none speaks of a model or data set of that name; {nearest(name, known.by_id)}"
+            )
+        if as_json:
+            rows = [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in found]
+            typer.echo(json.dumps(rows, ensure_ascii=False))
+            return
+        typer.echo("\n\n".join("\n".join(explain.record_lines(r, today)) for r in found))
+
+
+@app.command()
+def taint(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    teacher: Annotated[str, typer.Option("--teacher", help="A teacher's name in the recipe, or its model id.")],
+    as_json: Json = False,
+) -> None:
+    """Rows, data sets and students that a teacher touched, also through rows born from its rows."""
+    from stillhouse.compliance.lineage import taint as touched
+
+    with _said_in_one_sentence():
+        found = touched(run, teacher)
+        if as_json:
+            typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+            return
+        if not found.rows:
+            typer.echo(f"{teacher}: no row of {run} comes from it")
+        for step, ids in found.rows.items():
+            typer.echo(f"{step}: {len(ids)} of {found.of[step]} rows")
+        typer.echo(f"data sets: {', '.join(found.datasets) or 'none'}")
+        typer.echo(f"students: {', '.join(found.students) or 'none'}")
+        if found.students:
+            typer.echo(f"to train without them: still run RECIPE --without-teacher {found.names[0]}")
+
+
+def _json(plan: str) -> Any:
+    try:
+        text = sys.stdin.read() if plan == "-" else Path(plan).read_text(encoding="utf-8")
+        return json.loads(text)
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecipeError(f"{plan}: cannot be read ({e}); give the path of a plan, or -") from e
+    except ValueError as e:
+        raise RecipeError(f"{plan}: is not JSON ({e}); a plan is one JSON object") from e
+
+
+def _registry(path: Path | None, today: date) -> "Registry":
+    from stillhouse.compliance.registry import builtin, load
+
+    return load(path, today=today) if path else builtin()
+
+
+def _known(path: Path | None) -> tuple["Registry", date]:
+    from stillhouse.compliance.gates import registry_for
+
+    today = date.today()
+    return registry_for(Path(), _registry(path, today)), today
+
+
+def _about(known: "Registry", name: str) -> list[Any]:
+    paths = sorted({access for r in known.records for access in r.access})
+    return list(dict.fromkeys(r for access in paths for r in known.find(name, access) if r.kind != "host"))
+
+
+def _short(record: Any, today: date) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "holder": record.holder,
+        "title": record.title,
+        "outputs_may_train": record.outputs_may_train,
+        "grade": record.grade,
+        "access": list(record.access),
+        "models": [p.match for p in record.models],
+        "read": str(record.read) if record.read else None,
+        "review_by": str(record.review_by) if record.review_by else None,
+        "past_review": bool(record.review_by and record.review_by < today),
+        "origin": record.origin,
+    }

@@ -1,0 +1,203 @@
+"""Which teachers reach a row: through the row itself, or through the rows it was born from.
+
+Read from a run folder (knowledge/<branch>/[round-K/]NN-<step>/out.jsonl); rows stream, only ids and sets of teacher
+names are held.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stillhouse.errors import RecipeError
+
+__all__ = ["Taint", "branch_steps", "rows_by_teachers", "taint", "teachers_of_rows"]
+
+Names = frozenset[str]
+
+
+@dataclass
+class Taint:
+    """What a teacher touched: rows per step, the branches they are in, the students trained on those branches."""
+
+    teacher: str
+    names: tuple[str, ...]
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    of: dict[str, int] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    students: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        steps = [{"step": s, "rows": len(ids), "of": self.of[s], "ids": ids} for s, ids in self.rows.items()]
+        return {
+            "teacher": self.teacher,
+            "names": list(self.names),
+            "steps": steps,
+            "datasets": list(self.datasets),
+            "students": list(self.students),
+        }
+
+
+def branch_steps(run: Path) -> dict[str, list[Path]]:
+    """The `out.jsonl` files of each branch, in the order they were written: round by round, step by step."""
+    out: dict[str, list[Path]] = {}
+    for branch in sorted(p for p in (run / "knowledge").glob("*") if p.is_dir()):
+        files = list(branch.glob("*/out.jsonl")) + list(branch.glob("round-*/*/out.jsonl"))
+        out[branch.name] = sorted(files, key=lambda f: [_number(part) for part in f.relative_to(branch).parts[:-1]])
+    return out
+
+
+def _number(name: str) -> tuple[int, str]:
+    found = re.search(r"\d+", name)
+    return (int(found.group()) if found else 0, name)
+
+
+def rows_by_teachers(run: Path) -> dict[str, Counter[Names]]:
+    """For each branch, how many rows of its last step each set of teachers reaches."""
+    out: dict[str, Counter[Names]] = {}
+    for branch, files in branch_steps(run).items():
+        last: Counter[Names] = Counter()
+        for file, rows in _reached(files):
+            count: Counter[Names] = Counter(names for _, names in rows)
+            last = count if file == files[-1] else last
+        out[branch] = last
+    return out
+
+
+def teachers_of_rows(run: Path) -> Names:
+    """Every teacher that reaches a row the student may train on."""
+    return frozenset(name for counts in rows_by_teachers(run).values() for names in counts for name in names)
+
+
+def _reached(files: list[Path]) -> Iterator[tuple[Path, Iterator[tuple[str, Names]]]]:
+    """Step by step, each row's id with all teachers behind it. A step's rows are to be used up before the next."""
+    known: dict[str, Names] = {}
+    sets: dict[Names, Names] = {}  # a million rows share a few sets
+
+    def rows(file: Path) -> Iterator[tuple[str, Names]]:
+        for row in _rows(file):
+            origin = row["origin"]
+            behind = [known[p] for p in origin.get("parents", ()) if p in known]
+            own = frozenset([origin["teacher"]]) if origin.get("teacher") else frozenset[str]()
+            names = own.union(*behind)
+            known[row["id"]] = sets.setdefault(names, names) | known.get(row["id"], frozenset())
+            yield row["id"], names
+
+    for file in files:
+        yield file, rows(file)
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as e:
+                raise RecipeError(f"{file}:{number}: is not a row of JSON; run the step again") from e
+            if not isinstance(row, dict) or not isinstance(row.get("origin"), dict) or "id" not in row:
+                raise RecipeError(f"{file}:{number}: a row without id and origin says nothing about its teacher")
+            yield row
+
+
+def taint(run: Path, teacher: str) -> Taint:
+    """Rows, datasets and students that a teacher touched, directly or through rows born from its rows.
+
+    `teacher` is a name in the recipe or a model id. Raises RecipeError where there is no run, or no such teacher.
+    """
+    if not (run / "knowledge").is_dir():
+        raise RecipeError(f"{run}: is no run folder (it has no knowledge/); give the folder that a run wrote")
+    recipe = _recipe(run)
+    names = _names(recipe, run, teacher)
+    out = Taint(teacher, names)
+    seen: set[str] = set()
+    for files in branch_steps(run).values():
+        for file, rows in _reached(files):
+            step = str(file.parent.relative_to(run / "knowledge"))
+            total, mine = 0, []
+            for id, behind in rows:
+                total += 1
+                seen |= behind
+                if behind.intersection(names):
+                    mine.append(id)
+            if mine:
+                out.rows[step], out.of[step] = mine, total
+    if not out.rows and not set(names) & (seen | set(recipe.get("teachers") or {})):
+        known = sorted(seen | set(recipe.get("teachers") or {}))
+        raise RecipeError(f"{run}: no teacher {teacher!r}; known: {', '.join(known) or 'none'}")
+    out.datasets = tuple(sorted({step.partition("/")[0] for step in out.rows}))
+    out.students = _students(run, recipe, set(out.datasets), set(names))
+    return out
+
+
+def _recipe(run: Path) -> Mapping[str, Any]:
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as e:
+        raise RecipeError(f"{path}: is not YAML ({str(e).splitlines()[0]}); it is written by the run: run again") from e
+    return data if isinstance(data, Mapping) else {}
+
+
+def _names(recipe: Mapping[str, Any], run: Path, teacher: str) -> tuple[str, ...]:
+    """What rows may call this teacher: the name given, recipe names of that model, and models of that name."""
+    teachers = {**(recipe.get("teachers") or {}), **_manifest_teachers(run)}
+    found = {teacher}
+    for name, spec in teachers.items():
+        model = spec.get("model") if isinstance(spec, Mapping) else None
+        if model == teacher:
+            found.add(str(name))
+        if name == teacher and model:
+            found.add(str(model))
+    return tuple(sorted(found))
+
+
+def _manifest_teachers(run: Path) -> dict[str, Any]:
+    path = run / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise RecipeError(f"{path}: is not JSON; it is written by the run: run again") from e
+    teachers = data.get("teachers") if isinstance(data, dict) else None
+    return teachers if isinstance(teachers, dict) else {}
+
+
+def _students(run: Path, recipe: Mapping[str, Any], branches: set[str], names: set[str]) -> tuple[str, ...]:
+    """Folders of students whose training read one of these branches, or asked one of these teachers itself."""
+    folders = sorted(p for p in run.glob("students/*") if p.is_dir())
+    found = []
+    arms = recipe.get("arms") or {}
+    for folder in folders:
+        arm = arms.get(folder.name) or {}
+        spec = arm.get("train", recipe.get("train"))
+        if spec is None or _touched(spec, branches, names):  # without a recipe nothing shows that it was not touched
+            found += [str(p.relative_to(run)) for p in sorted(folder.iterdir()) if p.is_dir()] or [
+                f"students/{folder.name}"
+            ]
+    if (run / "student").is_dir():
+        specs = [recipe.get("train"), *(arm.get("train") for arm in arms.values() if isinstance(arm, Mapping))]
+        given = [spec for spec in specs if spec is not None]
+        if not given or any(_touched(spec, branches, names) for spec in given):
+            found.append("student")
+    return tuple(found)
+
+
+def _touched(spec: Any, branches: set[str], names: set[str]) -> bool:
+    if isinstance(spec, list):
+        return any(_touched(row, branches, names) for row in spec)
+    if not isinstance(spec, Mapping):
+        return False
+    on, asked = _listed(spec.get("on")), _listed(spec.get("teacher"))
+    return bool(branches & on or names & asked) or any(_touched(value, branches, names) for value in spec.values())
+
+
+def _listed(value: Any) -> set[str]:
+    return {str(v) for v in value} if isinstance(value, list) else {str(value)} if value else set()

@@ -1,0 +1,366 @@
+"""A plan from plain fields of a recipe: which access path a teacher has, and what the recipe says about terms itself.
+
+What a recipe states (`terms: {record: ...}` or `{own_rights: ...}`) adds records to the plan; it never takes the place
+of a registry row that was read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+
+from stillhouse.compliance.licences import alternatives, normal
+from stillhouse.compliance.plan import Plan, Teacher, parse_plan
+from stillhouse.compliance.registry import Licence, Registry, builtin
+from stillhouse.compliance.terms import Condition, Obligation, Pattern, TermsRecord
+from stillhouse.errors import RecipeError, nearest
+
+__all__ = ["access_of", "card_licence", "plan_of"]
+
+POCKET = {"teacher": "stillhouse/pocket-teacher", "student": "stillhouse/pocket-student"}
+SCRIPTED = "stillhouse/scripted"
+HOSTED_BY_DEFAULT = {"openai": "api:openai", "anthropic": "api:anthropic"}
+LOCAL_BACKENDS = ("transformers", "vllm", "pocket", "scripted")
+# what a student of the trainer is to a contract; the mildest reading that is certain
+STUDENT_KINDS = {
+    "causal_lm": "general_llm",
+    "seq2seq": "general_llm",
+    "classifier": "classifier",
+    "encoder": "embedding",
+    "reranker": "task_llm",
+    "reward": "reward_model",
+}
+USE_KEYS = (
+    "purpose",
+    "distributes",
+    "competes",
+    "student_kind",
+    "student_name",
+    "student_licence",
+    "licensee",
+    "as_of",
+)
+TERMS_KEYS = ("record", "own_rights", "access", "routed_to", "obtained_on", "obtained_by")
+Kind = Literal["weights", "dataset"]
+
+
+def plan_of(
+    *,
+    use: Mapping[str, Any] | None,
+    teachers: Sequence[Mapping[str, Any]],
+    seeds: Sequence[Mapping[str, Any]],
+    student: Mapping[str, Any],
+    registry: Registry | None = None,
+) -> Plan:
+    """The plan of a recipe.
+
+    `teachers`: {name, backend, model, base_url, revision, terms, method, card_licence, plan}, all but name and backend
+    optional; `plan` is `Plan.as_dict()` of the run that a teacher of backend `run` comes from. `seeds`: {path or
+    dataset, revision, role, terms, card_licence}. `student`: {model, kind, revision, terms, card_licence}.
+    Raises RecipeError.
+    """
+    known = registry or builtin()
+    if not isinstance(use, Mapping) or "purpose" not in use:
+        raise RecipeError("use: missing; say what the student is for: use: {purpose: research, distributes: []}")
+    if unknown := [key for key in use if key not in USE_KEYS]:
+        raise RecipeError(f"use.{unknown[0]}: unknown; {nearest(str(unknown[0]), USE_KEYS)}")
+    rows = _Rows(known)
+    base = rows.student(student)
+    by_name = {str(t["name"]): rows.teacher(t, base) for t in teachers}
+    inherited = [row for t in teachers if t.get("plan") for row in t["plan"]["datasets"]]
+    datasets = _once([*(rows.seed(s) for s in seeds), *inherited])
+    document = {
+        "teachers": _once(doc for docs in by_name.values() for doc in docs),
+        "datasets": datasets,
+        "student_base": base,
+        "use": {"student_kind": STUDENT_KINDS[student.get("kind") or "causal_lm"], **use},
+    }
+    plan = parse_plan(document, "recipe")
+    names = {name: tuple(Teacher.model_validate(doc) for doc in docs) for name, docs in by_name.items()}
+    return plan.model_copy(update={"records": tuple(rows.records.values()), "by_name": names})
+
+
+def access_of(backend: str, base_url: str | None, registry: Registry | None = None) -> str:
+    """The access path of a backend at an address: weights where it is local, api:<name>, or api:unknown."""
+    known = registry or builtin()
+    if backend in LOCAL_BACKENDS:
+        return "weights"
+    if not base_url:
+        return HOSTED_BY_DEFAULT.get(backend, "api:unknown")
+    host = (urlsplit(base_url if "//" in base_url else f"//{base_url}").hostname or "").lower()
+    if _is_local(host):
+        return "weights"
+    for endpoint in known.endpoints:
+        if any(fnmatchcase(host, pattern) for pattern in endpoint.hosts):
+            return endpoint.access
+    return "api:unknown"
+
+
+def card_licence(folder: Path) -> str | None:
+    """The `license` of a local checkpoint's model card (front matter of README.md), if it states one."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("---\n"):
+        return None
+    try:
+        front = yaml.safe_load(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return None  # a card that cannot be read states nothing
+    stated = front.get("license") if isinstance(front, dict) else None
+    return stated if isinstance(stated, str) else None
+
+
+def _is_local(host: str) -> bool:
+    """Loopback, private addresses and names without a dot: none of them can be a public service."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".localhost", ".local"))
+    return address.is_private or address.is_loopback
+
+
+def _once(rows: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for row in rows:
+        if row not in found:
+            found.append(row)
+    return found
+
+
+class _Rows:
+    """The rows of one plan, and the records that the recipe's own statements add."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.records: dict[tuple[str, ...], TermsRecord] = {}
+
+    def teacher(self, spec: Mapping[str, Any], base: Any) -> list[dict[str, Any]]:
+        where = f"teachers.{spec['name']}"
+        terms = _terms(spec, where)
+        if spec.get("plan"):
+            return self._of_run(spec)
+        access = terms.get("access") or self._access(spec, terms, where)
+        id = self._model_id(spec, access, base, where)
+        row: dict[str, Any] = {"model": id, "access": access}
+        for key in ("method", "revision", "routed_to", "obtained_on"):
+            if value := terms.get(key, spec.get(key)):
+                row[key] = value
+        self._state(terms, spec, row, id, access, "weights", where)
+        return [row]
+
+    def _access(self, spec: Mapping[str, Any], terms: Mapping[str, Any], where: str) -> str:
+        stated = self.registry.by_id.get(str(terms.get("record")))
+        if stated and stated.kind in ("contract", "host"):
+            return next((a for a in stated.access if a != "incorporated"), "api:unknown")
+        backend = spec["backend"]
+        if backend == "student" or (stated and backend == "recorded"):
+            return "weights"
+        if backend != "recorded":
+            return access_of(backend, spec.get("base_url"), self.registry)
+        # answers on file: the way they were obtained has to be said, unless the id is one of published weights
+        return "weights" if self.registry.find(str(spec.get("model")), "weights") else "api:unknown"
+
+    def _model_id(self, spec: Mapping[str, Any], access: str, base: Any, where: str) -> str:
+        backend = spec["backend"]
+        if backend == "pocket":
+            return POCKET["teacher"]
+        if backend == "scripted":
+            return SCRIPTED
+        if backend == "student":
+            return str(base["id"] if isinstance(base, dict) else base)
+        model = spec.get("model") or spec.get("path")
+        if not model:
+            raise RecipeError(f"{where}.model: missing; the terms check needs to know which model answers")
+        vendor = next((e.vendor for e in self.registry.endpoints if e.access == access), None)
+        return str(model) if not vendor or str(model).startswith(f"{vendor}/") else f"{vendor}/{model}"
+
+    def _of_run(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A student of an earlier run as teacher: its starting weights and everything that taught it."""
+        plan = spec["plan"]
+        for row in plan.get("records", ()):
+            record = TermsRecord.model_validate(row)
+            self.records.setdefault(_key(record), record)
+        base = plan["student_base"]
+        own = {"own_rights": base["own_rights"]} if isinstance(base, dict) and base.get("own_rights") else {}
+        id = base["id"] if isinstance(base, dict) else base
+        rows = [dict(row) for row in plan["teachers"]]
+        return rows if id == "none" else [*rows, {"model": id, "access": "weights", **own}]
+
+    def seed(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        where = f"seeds {spec.get('dataset') or spec.get('path') or spec.get('name')}"
+        terms = _terms(spec, where)
+        id = str(spec.get("dataset") or spec.get("path") or spec.get("name") or "inline seeds")
+        row: dict[str, Any] = {"id": id}
+        for key in ("revision", "role", "obtained_by"):
+            if value := terms.get(key, spec.get(key)):
+                row[key] = value
+        self._state(terms, spec, row, id, "dataset", "dataset", where)
+        if not spec.get("dataset") and not terms and not spec.get("card_licence"):
+            row["own_rights"] = _own_rights("a file of the user's, given without terms", [])
+        return row
+
+    def student(self, spec: Mapping[str, Any]) -> Any:
+        where = "student"
+        model = spec.get("model")
+        if not model:
+            raise RecipeError("student.model: missing; name the starting weights (pocket, a path, a hub id) or none")
+        if (spec.get("kind") or "causal_lm") not in STUDENT_KINDS:
+            raise RecipeError(f"student.kind: unknown {spec['kind']!r}; {nearest(str(spec['kind']), STUDENT_KINDS)}")
+        id = POCKET["student"] if model == "pocket" else str(model)
+        row: dict[str, Any] = {"id": id}
+        if spec.get("revision"):
+            row["revision"] = spec["revision"]
+        self._state(_terms(spec, where), spec, row, id, "weights", "weights", where)
+        return id if len(row) == 1 else row
+
+    def _state(
+        self,
+        terms: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        row: dict[str, Any],
+        id: str,
+        access: str,
+        kind: Kind,
+        where: str,
+    ) -> None:
+        """Puts what the recipe or a model card states beside the row: own rights, a record, or a plain licence."""
+        if "own_rights" in terms:
+            stated = terms["own_rights"]
+            row["own_rights"] = _own_rights(stated, []) if isinstance(stated, str) else stated
+        elif "record" in terms:
+            self._add(self._named(str(terms["record"]), id, access, kind, f"{where}.terms.record"), id, access)
+        elif spec.get("card_licence") and not self.registry.find(id, access):
+            self._add(self._from_card(str(spec["card_licence"]), id, access, kind), id, access)
+
+    def _add(self, records: list[TermsRecord], id: str, access: str) -> None:
+        known = {r.id for r in self.registry.find(id, access)}
+        for record in records:
+            if record.id not in known:
+                self.records.setdefault(_key(record), record)
+
+    def _named(self, name: str, id: str, access: str, kind: Kind, where: str) -> list[TermsRecord]:
+        record = self.registry.by_id.get(name)
+        if record is None:
+            return self._licensed(name, id, access, kind, where)
+        wanted = ("dataset",) if kind == "dataset" else ("weights", "contract", "host")
+        if record.kind not in wanted:
+            raise RecipeError(f"{where}: {name} is about a {record.kind}; name a record about {' or '.join(wanted)}")
+        pattern = (_exactly(id),)
+        return [record.model_copy(update={"models": pattern, "access": (access,), "origin": "recipe"})]
+
+    def _licensed(self, expression: str, id: str, access: str, kind: Kind, where: str) -> list[TermsRecord]:
+        """Records for a plain licence expression: one for each licence, the first inheriting the others."""
+        choice = self._choice(normal(expression, where))
+        if choice is None:
+            plain = [row.spdx for row in self.registry.licences]
+            raise RecipeError(
+                f"{where}: {expression!r} is neither a record nor a plain licence with a row; "
+                f"{nearest(expression, [*plain, *self.registry.by_id])}"
+            )
+        first, *others = choice
+        rest = [_record(row, id, "incorporated", kind, self.registry.compiled) for row in others]
+        inherits = tuple(r.id for r in rest)
+        main = _record(first, id, access, kind, self.registry.compiled)
+        # two things under one licence are two rows; what they inherit is one
+        return [main.model_copy(update={"inherits": inherits}), *rest]
+
+    def _choice(self, canonical: str) -> list[Licence] | None:
+        """Where an expression leaves a choice, the licensee takes the one that asks least."""
+        if not canonical[:1].isalnum() and not canonical.startswith("("):
+            return None
+        found = []
+        for names in alternatives(canonical):
+            rows = [row for name in sorted(names) if (row := self.registry.licence(name))]
+            if len(rows) == len(names):
+                found.append(rows)
+        return min(found, key=_burden, default=None)
+
+    def _from_card(self, stated: str, id: str, access: str, kind: Kind) -> list[TermsRecord]:
+        try:
+            choice = self._choice(normal(stated, "model card"))
+        except RecipeError:
+            return []  # what a card says is not the user's mistake: without a record it stays NO_RECORD
+        if not choice or not all(row.open for row in choice):
+            return []
+        out = [
+            _record(row, id, access if i == 0 else "incorporated", kind, self.registry.compiled)
+            for i, row in enumerate(choice)
+        ]
+        card = {
+            "origin": "card",
+            "source": f"{id}/README.md",
+            "locator": "model card front matter",
+            "quote": f"license: {stated}",
+        }
+        main = out[0].model_copy(update={**card, "id": f"card:{id}", "inherits": tuple(r.id for r in out[1:])})
+        return [main, *out[1:]]
+
+
+def _burden(rows: list[Licence]) -> tuple[int, int, list[str]]:
+    duties = sum(len(row.weights) + len(row.dataset) for row in rows)
+    return sum(len(row.conditions) for row in rows), duties, [row.spdx for row in rows]
+
+
+def _exactly(id: str) -> Pattern:
+    return Pattern.model_validate({"match": id})
+
+
+def _key(record: TermsRecord) -> tuple[str, ...]:
+    return record.id, *record.access, *(p.match for p in record.models)
+
+
+def _record(row: Licence, id: str, access: str, kind: Kind, read: date) -> TermsRecord:
+    reach: Literal["data", "weights"] = "data" if kind == "dataset" else "weights"
+    duties = row.dataset if kind == "dataset" else row.weights
+    return TermsRecord(
+        id=f"licence.{row.spdx}.{kind}",
+        kind=kind,
+        holder="as stated",
+        title=row.spdx,
+        access=(access,),
+        models=(_exactly(id),),
+        bounds="as stated in the recipe",
+        read=read,
+        review_by=read + timedelta(days=730),
+        grade="P~",
+        outputs_may_train="conditional" if row.conditions else "yes",
+        evaluation="yes",
+        conditions=tuple(Condition.model_validate(c.model_dump()) for c in row.conditions),
+        obligations=tuple(Obligation(code=d.code, trigger=d.trigger, reach=reach, text=d.text) for d in duties),
+        source=row.source,
+        locator=row.locator,
+        quote=row.quote,
+        spdx=row.spdx,
+        own_licence=row.spdx if kind == "dataset" else None,
+        origin="recipe",
+    )
+
+
+def _terms(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    terms = spec.get("terms") or {}
+    if not isinstance(terms, Mapping):
+        raise RecipeError(f'{where}.terms: write {{record: apache-2.0}} or {{own_rights: "..."}}, not {terms!r}')
+    if unknown := [key for key in terms if key not in TERMS_KEYS]:
+        raise RecipeError(f"{where}.terms.{unknown[0]}: unknown; {nearest(str(unknown[0]), TERMS_KEYS)}")
+    if "record" in terms and "own_rights" in terms:
+        raise RecipeError(f"{where}.terms: record and own_rights exclude each other; keep one")
+    return terms
+
+
+def _own_rights(statement: str, built_on: list[str]) -> dict[str, Any]:
+    """A declaration in a recipe carries no date of its own; the manifest dates it."""
+    return {
+        "holder": "the user",
+        "basis": "trained_in_house",
+        "declared_by": "the recipe",
+        "date": "undated",
+        "built_on": built_on,
+        "statement": statement,
+    }

@@ -1,0 +1,235 @@
+"""Finds credentials and personal data in text, by pattern and checksum, before it leaves, is stored, trains or is published.
+
+Reports hold counts, rule ids and salted hashes, never what was found. Patterns miss things: a clean report is not a
+promise, and the recall on a seeded set is measured in the tests and stated in the guide.
+"""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from stillhouse.errors import TermsRefused
+
+__all__ = ["RULES", "Finding", "Tally", "redacted", "scan", "screened"]
+
+Kind = Literal["secret", "pii"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    kind: Kind
+    pattern: re.Pattern[str]
+    holds: Callable[[str], bool] = lambda _: True
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Where a rule matched (`start`, `end` in characters). The hash lets equal values be counted, not read."""
+
+    rule: str
+    kind: Kind
+    start: int
+    end: int
+    hash: str
+
+
+@dataclass
+class Tally:
+    """Counts of one point (egress, ingest, pretrain, publish) over all texts."""
+
+    point: str
+    redacts: bool = False
+    texts: int = 0
+    rules: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    hashes: set[str] = field(default_factory=set)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        self.texts += 1
+        for found in findings:
+            self.rules[found.rule] += 1
+            self.kinds[found.kind] += 1
+            self.hashes.add(found.hash)
+
+    def as_use(self) -> dict[str, dict[str, Any]]:
+        """What `use.screening` takes."""
+        return {self.point: {"secrets": self.kinds["secret"], "pii": self.kinds["pii"], "pii_redacted": self.redacts}}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report: no value is in it."""
+        rules = dict(sorted(self.rules.items()))
+        return {
+            "point": self.point,
+            "texts": self.texts,
+            "rules": rules,
+            "distinct": len(self.hashes),
+            **self.as_use()[self.point],
+        }
+
+
+def screened(texts: Iterable[str], tally: Tally, *, redact: bool = False, salt: bytes = b"") -> Iterator[str]:
+    """The texts, personal data replaced where `redact`; counts go to `tally`.
+
+    Raises TermsRefused on a credential: at egress before that text is given, so that it cannot be sent.
+    """
+    tally.redacts = redact
+    for text in texts:
+        findings = scan(text, salt=salt)
+        tally.add(findings)
+        if secrets := sorted({f.rule for f in findings if f.kind == "secret"}):
+            raise TermsRefused(
+                f"SECRET_FOUND:{tally.point}: text {tally.texts} holds a credential ({', '.join(secrets)}); "
+                "remove it from the data and revoke it; nothing lifts this"
+            )
+        yield redacted(text, findings) if redact else text
+
+
+def scan(text: str, *, salt: bytes = b"") -> tuple[Finding, ...]:
+    """Every match of every rule, in the order of the text; where matches overlap, the first and longest."""
+    found = []
+    for rule in RULES:
+        for match in rule.pattern.finditer(text):
+            group = 1 if match.re.groups else 0
+            value = match.group(group)
+            if rule.holds(value):
+                digest = hashlib.sha256(salt + value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+                found.append(Finding(rule.id, rule.kind, match.start(group), match.end(group), digest))
+    return _apart(found)
+
+
+def _apart(found: list[Finding]) -> tuple[Finding, ...]:
+    out: list[Finding] = []
+    for one in sorted(found, key=lambda f: (f.kind != "secret", f.start, -f.end)):
+        if all(one.end <= other.start or one.start >= other.end for other in out):
+            out.append(one)
+    return tuple(sorted(out, key=lambda f: f.start))
+
+
+def redacted(text: str, findings: Iterable[Finding]) -> str:
+    """The text with each finding replaced by its rule in brackets."""
+    for found in sorted(findings, key=lambda f: -f.start):
+        text = f"{text[: found.start]}[{found.rule.upper()}]{text[found.end :]}"
+    return text
+
+
+# checks ----------------------------------------------------------------------------------------------------------------
+
+
+def _digits(value: str) -> list[int]:
+    return [int(c) for c in value if c.isdigit()]
+
+
+def _luhn(value: str) -> bool:
+    digits = _digits(value)
+    doubled = [d * 2 - 9 if d > 4 else d * 2 for d in digits[-2::-2]]
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+
+
+def _iban(value: str) -> bool:
+    plain = re.sub(r"[ -]", "", value).upper()
+    turned = plain[4:] + plain[:4]
+    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
+
+
+def _ahv(value: str) -> bool:
+    digits = _digits(value)
+    total = sum(d * (3 if i % 2 else 1) for i, d in enumerate(digits[:12]))
+    return len(digits) == 13 and (10 - total % 10) % 10 == digits[12]
+
+
+def _cpf(value: str) -> bool:
+    digits = _digits(value)
+    if len(digits) != 11 or len(set(digits)) == 1:
+        return False
+    for n in (9, 10):
+        rest = sum(d * (n + 1 - i) for i, d in enumerate(digits[:n])) * 10 % 11 % 10
+        if rest != digits[n]:
+            return False
+    return True
+
+
+def _dni(value: str) -> bool:
+    letters = "TRWAGMYFPDXBNJZSQVHLCKE"
+    number = value.upper().replace("-", "").replace("X", "0", 1).replace("Y", "1", 1).replace("Z", "2", 1)
+    head = number[:-1] if number[:-1].isdigit() else ""
+    return bool(head) and letters[int(head) % 23] == value[-1].upper()
+
+
+def _nir(value: str) -> bool:
+    digits = re.sub(r"\s", "", value).upper().replace("2A", "19").replace("2B", "18")
+    return digits.isdigit() and len(digits) == 15 and 97 - int(digits[:13]) % 97 == int(digits[13:])
+
+
+def _public_address(value: str) -> bool:
+    try:
+        return ip_address(value).is_global
+    except ValueError:
+        return False
+
+
+def _phone(value: str) -> bool:
+    return 8 <= len(_digits(value)) <= 15
+
+
+def _someones_mail(value: str) -> bool:
+    """Names reserved for examples belong to nobody."""
+    domain = value.rpartition("@")[2].lower()
+    return not re.search(r"(^|\.)(example\.(com|org|net)|example|test|invalid|localhost)$", domain)
+
+
+def _entropy(value: str) -> float:
+    counts = Counter(value)
+    return -sum(n / len(value) * math.log2(n / len(value)) for n in counts.values())
+
+
+def _random(value: str) -> bool:
+    """Keys look drawn by chance: digits and letters mixed, and more than 3.3 bits a character."""
+    mixed = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
+    return mixed and _entropy(value) > 3.3
+
+
+def _rule(id: str, kind: Kind, pattern: str, holds: Callable[[str], bool] = lambda _: True) -> Rule:
+    return Rule(id, kind, re.compile(pattern), holds)
+
+
+_NAMED = r"(?i:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key|client[_-]?secret)"
+
+RULES: tuple[Rule, ...] = (
+    _rule("private_key", "secret", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    _rule("aws_key", "secret", r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b"),
+    _rule("github_token", "secret", r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
+    _rule("gitlab_token", "secret", r"\b(glpat-[A-Za-z0-9_-]{20,})"),
+    _rule("hub_token", "secret", r"\b(hf_[A-Za-z0-9]{30,})\b"),
+    _rule("provider_key", "secret", r"\b(sk-(?:ant-|proj-|or-v1-)?[A-Za-z0-9_-]{20,})", _random),
+    _rule("google_key", "secret", r"\b(AIza[0-9A-Za-z_-]{35})"),
+    _rule("slack_token", "secret", r"\b(xox[abeprs]-[A-Za-z0-9-]{10,})"),
+    _rule("stripe_key", "secret", r"\b((?:sk|rk)_live_[A-Za-z0-9]{16,})\b"),
+    _rule("package_token", "secret", r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"),
+    _rule("jwt", "secret", r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
+    _rule("named_secret", "secret", rf"{_NAMED}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
+    _rule("email", "pii", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
+    _rule("iban", "pii", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban),
+    _rule(
+        "card_number",
+        "pii",
+        r"(?<![\d.,])([3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\d.,]\d|\d)",
+        _luhn,
+    ),
+    _rule("ahv_number", "pii", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
+    _rule("cpf_number", "pii", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf),
+    _rule("dni_number", "pii", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni),
+    _rule(
+        "nir_number", "pii", r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b", _nir
+    ),
+    _rule("ssn_number", "pii", r"\b((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})\b"),
+    _rule("phone", "pii", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5})(?!\w)", _phone),
+    _rule("phone", "pii", r"(?<![\w+(])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone),
+    _rule("ip_address", "pii", r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?![\w]|\.\d)", _public_address),
+    _rule("ip_address", "pii", r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])", _public_address),
+)

@@ -1,0 +1,38 @@
+"""`still new`: a shipped recipe and the files beside it that it names, copied to start from."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RecipeError
+from stillhouse.recipe import find_recipe, read_yaml
+
+
+def copy_recipe(name: str, target: Path | None) -> list[Path]:
+    """Copies a recipe and its data files; refuses to write over anything. Returns what was written, the recipe first."""
+    source = find_recipe(name)
+    target = target or Path(f"{Path(name).name}.yaml")
+    target = target / f"{Path(name).name}.yaml" if target.is_dir() else target
+    files = {target: source}
+    for named in sorted(set(_paths(read_yaml(source)))):
+        if not Path(named).is_absolute() and (source.parent / named).is_file():
+            files[target.parent / named] = source.parent / named
+    for path in files:
+        if path.exists():
+            raise RecipeError(f"{path}: there already; name another file: still new {name} FILE")
+    for path, origin in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, path)
+    return list(files)
+
+
+def _paths(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _paths(each, str(name))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _paths(each, key)
+    elif isinstance(value, str) and (key == "path" or key.endswith("_path")):
+        yield value

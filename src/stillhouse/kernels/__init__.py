@@ -1,0 +1,1 @@
+"""Memory- and time-critical pieces under the objectives: how a loss over positions is summed without holding it."""

@@ -1,0 +1,215 @@
+"""What a teacher believes about each position, in the forms it can be had: adaptors in front of one mathematics.
+
+Legend: N positions, V vocabulary, K kept tokens, n and b positions of one chunk and of one block. A divergence is a
+pair over buckets, a partition of the vocabulary (V tokens; or K tokens and a tail): from the log-probabilities of
+teacher (p) and student (q) it gives the value and qg = q * dD/dq. An adaptor brings the student's logits to the buckets
+and the derivative back to the logits:
+
+    dz_i = (share of token i in its bucket) * (qg_bucket - q_bucket * sum(qg))        a bucket of one token: share 1
+
+It is q * dD/dq and not dD/dq because that stays finite where q underflows, and nothing is ever divided by q.
+Leading dimensions may be anything ([N, V] and [B, T, V] alike), as long as they are those of the weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stillhouse.errors import RecipeError
+from stillhouse.kernels.positions import Block, Loss, source_of
+
+# Log-probabilities below this count as this: an impossible token costs much, never infinity or nan.
+FLOOR = -1e5
+
+# (log p, log q) over buckets on the last axis -> value, q * dD/dq
+Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """The teacher's logits over the whole vocabulary, as a tensor or as a `kernels.fused.Projected`.
+
+    `vocabulary` is the number of ids that the shared tokenizer can address. It is needed where teacher and student
+    differ in their last dimension (padded heads of one family): columns beyond it are left out on both sides and the
+    rest renormalised.
+    """
+
+    logits_NV: Any
+    vocabulary: int | None = None
+
+    @property
+    def positions(self) -> int:
+        return source_of(self.logits_NV).positions
+
+    def addressable(self, student_width: int) -> int:
+        teacher_width = source_of(self.logits_NV).width
+        if self.vocabulary is None and teacher_width != student_width:
+            raise RecipeError(
+                f"teacher logits have {teacher_width} columns and student logits {student_width}: if both share one "
+                "tokenizer give the beliefs vocabulary=<ids it can address>, if not use an objective of cross_tokenizer"
+            )
+        return _addressable(self.vocabulary, min(teacher_width, student_width))
+
+    def loss(self, pair: Pair, *, temperature: float, vocabulary: int, dtype: torch.dtype) -> Loss:
+        teacher = source_of(self.logits_NV)
+
+        def at(rows_n: Tensor) -> Block:
+            teacher_nV = teacher.rows(rows_n, vocabulary, dtype)
+
+            def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
+                log_q_bV = _log_softmax_(logits_bV, temperature)
+                value_b, qg_bV = pair(_log_softmax_(teacher_nV[part], temperature), log_q_bV)
+                total_b1 = qg_bV.sum(-1, keepdim=True)
+                gradient_bV = qg_bV.sub_(log_q_bV.exp_().mul_(total_b1))
+                return value_b * temperature**2, gradient_bV.mul_(temperature)
+
+            return block
+
+        return at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopK:
+    """The teacher's most likely tokens; what is missing to 1 is one more bucket, the tail.
+
+    `logprobs_NK` are natural-log probabilities at temperature 1. Where a position keeps fewer than K tokens pad with
+    id -1. A divergence is at most what it is on the whole vocabulary, and equal to it once K reaches V.
+    """
+
+    ids_NK: Tensor
+    logprobs_NK: Tensor
+    vocabulary: int | None = None
+
+    @property
+    def positions(self) -> int:
+        return self.ids_NK.numel() // max(self.ids_NK.shape[-1], 1)
+
+    def addressable(self, student_width: int) -> int:
+        return _addressable(self.vocabulary, student_width)
+
+    def loss(self, pair: Pair, *, temperature: float, vocabulary: int, dtype: torch.dtype) -> Loss:
+        _refuse_temperature(temperature, "the tail of a top-k")
+        kept = self.ids_NK.shape[-1]
+        ids_NK = self.ids_NK.reshape(-1, kept).long()
+        logprobs_NK = self.logprobs_NK.detach().reshape(-1, kept)
+
+        def at(rows_n: Tensor) -> Block:
+            ids_nK = ids_NK[rows_n]
+            padding_nK = ids_nK < 0
+            log_p_nK = logprobs_NK[rows_n].to(dtype).masked_fill_(padding_nK, -torch.inf)
+            log_p_nB = _with_teacher_tail(log_p_nK, has_tail=kept < vocabulary)
+            # a padded slot points where the first one does and repeats what is written there
+            ids_nK = torch.where(padding_nK, ids_nK[:, :1].clamp(min=0), ids_nK)
+
+            def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
+                return _on_partition(pair, log_p_nB[part], ids_nK[part], padding_nK[part], logits_bV)
+
+            return block
+
+        return at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """Tokens drawn from the teacher, with how often each came (or importance weights); pad with count 0.
+
+    The empirical distribution counts / sum(counts) stands for the teacher and nothing is renormalised: the gradient of
+    the forward KL to it is unbiased. Its value is the KL to the sample, which differs from that to the teacher by what
+    no student can change. Counts of equal ids in one position are added up.
+    """
+
+    ids_NK: Tensor
+    counts_NK: Tensor
+    vocabulary: int | None = None
+
+    @property
+    def positions(self) -> int:
+        return self.ids_NK.numel() // max(self.ids_NK.shape[-1], 1)
+
+    def addressable(self, student_width: int) -> int:
+        return _addressable(self.vocabulary, student_width)
+
+    def loss(self, pair: Pair, *, temperature: float, vocabulary: int, dtype: torch.dtype) -> Loss:
+        """`pair` is not asked: a sample gives the forward KL without bias and no other divergence."""
+        _refuse_temperature(temperature, "a sample")
+        kept = self.ids_NK.shape[-1]
+        counts_NK = self.counts_NK.detach().reshape(-1, kept)
+        ids_NK = self.ids_NK.reshape(-1, kept).long().masked_fill(counts_NK == 0, 0)
+
+        def at(rows_n: Tensor) -> Block:
+            ids_nK, counts_nK = ids_NK[rows_n], counts_NK[rows_n].to(dtype)
+            share_nK = counts_nK / counts_nK.sum(-1, keepdim=True)
+            log_p_nK = _merged(ids_nK, share_nK).log()
+
+            def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
+                log_q_bV = _log_softmax_(logits_bV, 1.0)
+                share_bK = share_nK[part]
+                gap_bK = log_p_nK[part].clamp(min=FLOOR) - log_q_bV.gather(-1, ids_nK[part])
+                gradient_bV = log_q_bV.exp_().scatter_add_(-1, ids_nK[part], -share_bK)
+                return (share_bK * gap_bK).sum(-1), gradient_bV
+
+            return block
+
+        return at
+
+
+Beliefs = Dense | TopK | Sampled
+
+
+def _log_softmax_(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities at a temperature, in place."""
+    if temperature != 1.0:
+        logits = logits.div_(temperature)
+    return logits.sub_(logits.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
+
+
+def _with_teacher_tail(log_p_nK: Tensor, *, has_tail: bool) -> Tensor:
+    """The kept log-probabilities and, as the last bucket, the log of what they leave."""
+    kept_n1 = log_p_nK.logsumexp(-1, keepdim=True).clamp(max=0.0)
+    tail_n1 = (-torch.expm1(kept_n1)).log() if has_tail else torch.full_like(kept_n1, -torch.inf)
+    return torch.cat([log_p_nK, tail_n1], -1).clamp_(min=FLOOR)
+
+
+def _on_partition(
+    pair: Pair, log_p_bB: Tensor, ids_bK: Tensor, padding_bK: Tensor, logits_bV: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A divergence over K tokens and a tail. The tail is summed directly: 1 minus the kept mass has no digits left."""
+    kept_bK = logits_bV.gather(-1, ids_bK)
+    logits_bV.scatter_(-1, ids_bK, -torch.inf)
+    tail_b1 = logits_bV.logsumexp(-1, keepdim=True)
+    log_q_bB = torch.cat([kept_bK.masked_fill(padding_bK, -torch.inf), tail_b1], -1)
+    log_q_bB = (log_q_bB - log_q_bB.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
+    value_b, qg_bB = pair(log_p_bB, log_q_bB)
+    back_bB = qg_bB - log_q_bB.exp() * qg_bB.sum(-1, keepdim=True)
+    # a student that rules out the whole tail has no token to move there
+    share_bV = logits_bV.sub_(tail_b1.clamp(min=torch.finfo(logits_bV.dtype).min)).exp_()
+    gradient_bV = share_bV.mul_(back_bB[:, -1:])
+    back_bK = torch.where(padding_bK, back_bB[:, :1], back_bB[:, :-1])
+    return value_b, gradient_bV.scatter_(-1, ids_bK, back_bK)
+
+
+def _merged(ids_nK: Tensor, share_nK: Tensor) -> Tensor:
+    """For each slot the share of its id in the position, wherever it is repeated."""
+    if ids_nK.shape[-1] == 1:
+        return share_nK
+    same_nKK = ids_nK[:, :, None] == ids_nK[:, None, :]
+    return (same_nKK * share_nK[:, None, :]).sum(-1)
+
+
+def _addressable(vocabulary: int | None, available: int) -> int:
+    if vocabulary is not None and vocabulary > available:
+        raise RecipeError(
+            f"vocabulary={vocabulary} is more than the {available} columns of the logits: give the ids in use"
+        )
+    return vocabulary or available
+
+
+def _refuse_temperature(temperature: float, what: str) -> None:
+    if temperature != 1.0:
+        raise RecipeError(
+            f"temperature {temperature} needs the whole distribution, and {what} was made at temperature 1: "
+            "use temperature 1, or beliefs made of logits"
+        )

@@ -1,0 +1,328 @@
+"""YAML -> Recipe (architecture, section 4). A recipe names functions and gives them values; it holds no expressions."""
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.records import content_id
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Entry(BaseModel):
+    """`{do: name, knob: value, ...}`: what is not declared by a subclass is a knob, checked against the signature."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    do: str
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SeedsEntry(Entry):
+    terms: dict[str, Any] | None = None
+
+
+class ElicitEntry(Entry):
+    teacher: str | list[str] | None = None
+    route: str = "all"
+    sampling: dict[str, Any] = Field(default_factory=dict)
+
+
+class SelectEntry(Entry):
+    against: Literal["random"] | None = None
+
+
+class ObjectiveEntry(Entry):
+    on: str
+    weight: float = 1.0
+    teacher: str | None = None
+    weight_column: str | None = None
+
+
+class EvaluateEntry(Entry):
+    name: str | None = None
+    teacher: str | None = None  # ask this teacher the same questions, as the line to reach
+
+    @property
+    def label(self) -> str:
+        return self.name or self.do.rpartition(":")[2]
+
+
+class TeacherEntry(BaseModel):
+    """`backend`, `sampling` and `terms` are the recipe's; everything else is a knob of the backend."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    backend: str
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    terms: dict[str, Any] | None = None
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Branch(_Strict):
+    seeds: SeedsEntry
+    elicit: list[ElicitEntry] = Field(default_factory=list)
+    select: list[SelectEntry] = Field(default_factory=list)
+    keep: int | None = Field(default=None, gt=0)
+
+
+class RolloutsEntry(_Strict):
+    on: str
+    fraction: float = Field(default=1.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+
+
+class Phase(_Strict):
+    init: Literal["previous", "base"] = "previous"
+    reference: Literal["previous", "base"] = "base"
+    objectives: list[ObjectiveEntry] = Field(min_length=1)
+    rollouts: RolloutsEntry | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+    packing: bool = True
+    max_length: int | None = Field(default=None, gt=0)
+
+
+class StudentEntry(_Strict):
+    model: str
+    kind: Literal["causal_lm", "seq2seq", "classifier", "encoder", "reranker", "reward"] = "causal_lm"
+    lora: dict[str, Any] | None = None
+    dtype: str = "float32"
+    terms: dict[str, Any] | None = None
+
+
+class Use(_Strict):
+    model_config = ConfigDict(extra="allow", frozen=True)
+    purpose: str = "research"
+    distributes: list[str] = Field(default_factory=list)
+
+
+def _phases(value: Any) -> Any:
+    return [value] if isinstance(value, Mapping) else value
+
+
+class Recipe(_Strict):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    use: Use | None = None
+    teachers: dict[str, TeacherEntry] = Field(default_factory=dict)
+    knowledge: dict[str, Branch] = Field(min_length=1)
+    student: StudentEntry | None = None
+    train: Annotated[list[Phase], BeforeValidator(_phases)] = Field(default_factory=list)
+    evaluate: list[EvaluateEntry] = Field(default_factory=list)
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    repeats: int = Field(default=1, gt=0)
+    rounds: int = Field(default=1, gt=0)
+    final: str | None = None
+    budget: str | None = None
+    store: str | None = None
+    seed: int = 0
+    acknowledgments: list[Any] = Field(default_factory=list)
+
+
+class Loaded(BaseModel):
+    """A recipe with the folder that relative paths in it start from, and the plain data it was made of."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    recipe: Recipe
+    folder: Path
+    data: dict[str, Any]
+
+    def arms(self) -> dict[str, "Recipe"]:
+        """Each arm as a whole recipe: the file with the arm's part laid over it. Without `arms:`, the file itself as `main`."""
+        if not self.recipe.arms:
+            return {"main": self.recipe}
+        plain = {key: value for key, value in self.data.items() if key != "arms"}
+        return {name: build(merged(plain, part), f"arms.{name}") for name, part in self.recipe.arms.items()}
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any], changes: Sequence[str] = (), *, folder: Path | None = None
+) -> Loaded:
+    """Reads a recipe from a file, from the shipped ones by name, or from plain data; `changes` are `a.b=value` strings.
+
+    Raises `RecipeError`: the first thing that is wrong, where, and what to write instead.
+    """
+    if isinstance(source, Mapping):
+        data, folder = deepcopy(dict(source)), folder or Path.cwd()
+    else:
+        path = find_recipe(source)
+        data, folder = read_yaml(path), path.parent.resolve()
+    for change in changes:
+        data = _changed(data, change)
+    data = resolved_paths(data, folder)
+    return Loaded(recipe=build(data, "recipe"), folder=folder, data=data)
+
+
+def find_recipe(source: str | Path) -> Path:
+    """A file, or the name of a shipped recipe (`demo`, `skills/context_following/...`)."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = shipped_recipes()
+    if str(source) in known:
+        return known[str(source)]
+    raise RecipeError(
+        f"no recipe file {str(source)!r} and no shipped recipe of that name; {nearest(str(source), known)}"
+    )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    paths = sorted(RECIPES.rglob("*.yaml"))
+    named = {str(path.relative_to(RECIPES).with_suffix("")): path for path in paths}
+    return {name.removesuffix("/recipe"): path for name, path in named.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML as version 1.2 has it: `on` and `no` are words, 1e-3 is a number; a key written twice is refused."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the parent's attribute, replaced and not changed)
+        first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is written twice", key_node.start_mark
+            )
+        seen.add(key)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{path}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with `name:` and `knowledge:`, not {type(data).__name__}")
+    return data
+
+
+def build(data: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_first_problem(error, data, where)) from None
+
+
+def _first_problem(error: ValidationError, data: Mapping[str, Any], where: str) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"]) or where
+    if problem["type"] == "extra_forbidden":
+        parent, key = problem["loc"][:-1], str(problem["loc"][-1])
+        return f"{place}: unknown key; {nearest(key, _known_keys(parent))}"
+    if problem["type"] == "missing":
+        return f"{place}: missing; this key is required"
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {str(problem.get('input'))[:80]!r})"
+
+
+def _known_keys(parent: tuple[int | str, ...]) -> list[str]:
+    homes: dict[str, type[BaseModel]] = {"knowledge": Branch, "train": Phase, "student": StudentEntry}
+    if not parent:
+        return list(Recipe.model_fields)
+    if parent[-1] == "rollouts":
+        return list(RolloutsEntry.model_fields)
+    return list(homes[str(parent[0])].model_fields) if str(parent[0]) in homes else []
+
+
+def resolved_paths(value: Any, folder: Path, key: str = "") -> Any:
+    """Every knob called `path` (or ending in `_path`) is relative to the recipe; a student or teacher folder beside it too."""
+    if isinstance(value, Mapping):
+        return {name: resolved_paths(each, folder, str(name)) for name, each in value.items()}
+    if isinstance(value, list):
+        return [resolved_paths(each, folder, key) for each in value]
+    if isinstance(value, str) and (key == "path" or key.endswith("_path")):
+        return str((folder / Path(value).expanduser()).resolve())
+    if isinstance(value, str) and key == "model" and (folder / value / "config.json").is_file():
+        return str((folder / value).resolve())
+    return value
+
+
+def merged(base: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """`part` laid over `base`: mappings are merged key by key, everything else is replaced; null removes a key."""
+    out = dict(base)
+    for key, value in part.items():
+        if value is None:
+            out.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
+            out[key] = merged(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+def _changed(data: dict[str, Any], change: str) -> dict[str, Any]:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {change!r}: write it as a.b=value, for example train.args.max_steps=50")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change!r}: the value is not valid YAML") from None
+    place: Any = data
+    parts = key.split(".")
+    for part in parts[:-1]:
+        place = _step_into(place, part, change)
+    last = parts[-1]
+    if isinstance(place, list):
+        place[_index(place, last, change)] = value
+    else:
+        place[last] = value
+    return data
+
+
+def _step_into(place: Any, part: str, change: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, part, change)]
+    inner = place.setdefault(part, {})
+    if not isinstance(inner, (dict, list)):
+        raise RecipeError(f"--set {change!r}: {part!r} is a value, not a mapping")
+    return inner
+
+
+def _index(place: list[Any], part: str, change: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise RecipeError(f"--set {change!r}: {part!r} is no index of a list of {len(place)}")
+    return int(part)
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(data: Any) -> str:
+    return content_id(data)

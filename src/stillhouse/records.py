@@ -1,0 +1,168 @@
+"""The nouns. Frozen, without a base class; a new kind of knowledge is a new record type (architecture, section 3).
+
+A record keeps the prompt the student will train on (`prompt`) apart from the one the teacher was asked with (`asked`):
+prompt erasing, context distillation and contrastive prompts need the difference. Ids are content hashes; the store
+gives an ordinal to equals, so that two identical rows stay two rows.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+Prompt = tuple[Message, ...]
+
+
+def user(text: str) -> Prompt:
+    """A prompt of one user turn."""
+    return (Message("user", text),)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record comes from: `parents` are ids of records of the step before, `keys` request keys of the store."""
+
+    parents: tuple[str, ...] = ()
+    teacher: str = ""
+    keys: tuple[str, ...] = ()
+    step: str = ""  # stamped by run.py, never by a method
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What a teacher is asked about. `columns` holds the extra columns that the recipe named, nothing else."""
+
+    id: str
+    prompt: Prompt
+    reference: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+    def answered(self, response: str, *, asked: Prompt, teacher: str, keys: tuple[str, ...] = ()) -> "Example":
+        """An example born from this seed, trained on under the seed's own prompt."""
+        origin = Origin((self.id,), teacher, keys)
+        return Example(
+            content_id("Example", self.id, response, keys),
+            self.prompt,
+            response,
+            self.reference,
+            asked,
+            self.columns,
+            origin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer a student learns to give (Eq. 3-9)."""
+
+    id: str
+    prompt: Prompt
+    response: str
+    reference: str | None = None
+    asked: Prompt = ()
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+    def believed(
+        self,
+        *,
+        token_ids_T: np.ndarray,
+        top_ids_TK: np.ndarray,
+        top_logprobs_TK: np.ndarray,
+        tokenizer: str,
+        teacher: str,
+    ) -> "TopLogprobs":
+        """This example with a teacher's beliefs about each token of its response."""
+        origin = Origin((self.id,), teacher)
+        return TopLogprobs(
+            content_id("TopLogprobs", self.id, tokenizer, teacher),
+            self.prompt,
+            self.response,
+            self.reference,
+            tokenizer,
+            token_ids_T,
+            top_ids_TK,
+            top_logprobs_TK,
+            self.columns,
+            origin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprobs:
+    """A response with the teacher's most likely tokens at each of its positions (Eq. 6).
+
+    T tokens of the response, its end-of-turn token included, as the teacher's tokenizer cut them; K kept tokens.
+    `top_logprobs_TK[t]` are natural-log probabilities at temperature 1 for the token `token_ids_T[t]`, given all before
+    it; what is missing to 1 is the tail. `tokenizer` is the fingerprint of the tokenizer that made the ids.
+    """
+
+    id: str
+    prompt: Prompt
+    response: str
+    reference: str | None
+    tokenizer: str
+    token_ids_T: np.ndarray
+    top_ids_TK: np.ndarray
+    top_logprobs_TK: np.ndarray
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Two or more responses to one prompt, best first; `scores` where there are any (a preference pair is a ranking of two)."""
+
+    id: str
+    prompt: Prompt
+    responses: tuple[str, ...]
+    scores: tuple[float, ...] = ()
+    reference: str | None = None
+    asked: Prompt = ()
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A slot (seed x step x sample) that gave no record, and why. Never silently."""
+
+    parent: str
+    reason: str
+    state: Literal["dropped", "quarantined", "not_attempted"] = "dropped"
+    slot: int = 0
+    detail: str = ""
+    keys: tuple[str, ...] = ()
+
+
+Record = Seed | Example | TopLogprobs | Ranking
+
+
+def content_id(*parts: object) -> str:
+    """16 hex digits that depend on the parts alone."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def stamped(record: Record, step: str) -> Record:
+    return replace(record, origin=replace(record.origin, step=step))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Message):
+        return [value.role, value.content]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be part of an id")

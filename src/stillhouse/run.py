@@ -1,0 +1,335 @@
+"""The stages in order: seeds, elicit, select, train, evaluate, report. Owns the run folder and its manifest (architecture, 6)."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stillhouse.check import check
+from stillhouse.errors import RecipeError, RunFailed, StillhouseError
+from stillhouse.progress import Progress
+from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
+from stillhouse.resolve import PACKAGE, locate
+from stillhouse.scores import Evaluation
+from stillhouse.steps import Knowledge, Teachers
+from stillhouse.store import Records, read_json, write_json
+from stillhouse.students import Data, Students, choose_final
+
+_VERSIONS = ("stillhouse", "torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "openai")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a recipe is run, none of which changes what comes out but `limit` (a trial on the first rows)."""
+
+    limit: int | None = None
+    budget: str | None = None
+    quiet: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder. Everything is read from disk when asked for."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / "manifest.json")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        return read_json(self.path / "evaluate" / "scores.json")
+
+    @property
+    def student(self) -> Path:
+        """The final student: a folder for `from_pretrained`."""
+        return self.path / "student"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def records(self, branch: str) -> Records:
+        """The records that a branch ended with."""
+        steps = sorted((self.path / "knowledge" / branch).glob("*/out.jsonl"))
+        if not steps:
+            raise RecipeError(f"{self.path}: no branch {branch!r} with records")
+        return Records(steps[-1])
+
+
+def distill(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Runs a recipe (a file, the name of a shipped one, or the same as a mapping) and returns its run folder.
+
+    The same call again resumes: what is done is not done again, and no stored answer is asked for twice.
+    """
+    return execute(load_recipe(recipe), Path(out) if out else None, Options(limit=limit, quiet=quiet))
+
+
+def load_run(path: str | Path) -> Run:
+    """An earlier run. Raises `RecipeError` when the folder is none."""
+    run = Run(Path(path))
+    if not (run.path / "manifest.json").is_file():
+        raise RecipeError(
+            f"{path}: no manifest.json in it; a run folder is what `still run` made, for example runs/NAME"
+        )
+    return run
+
+
+def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
+    """Runs every stage. Whatever stops it, what was made is kept and the same command goes on from there."""
+    folder = out or Path("runs") / loaded.recipe.name
+    check(loaded, limit=options.limit)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder), _full_disk_said(folder), Progress(folder, quiet=options.quiet) as progress:
+        stages = _Stages(loaded, folder, options, progress)
+        try:
+            stages.run()
+        except BaseException as error:
+            stages.stopped(error)
+            raise
+    return Run(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two processes in one run folder would write over each other."""
+    import fcntl
+
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecipeError(
+                f"{folder}: another process is running in this folder; wait for it, or give --out"
+            ) from None
+        yield
+
+
+@contextmanager
+def _full_disk_said(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFailed(
+                f"{folder}: the disk is full; free some space and run again, nothing made so far is lost"
+            ) from error
+        raise
+
+
+class _Stages:
+    def __init__(self, loaded: Loaded, folder: Path, options: Options, progress: Progress) -> None:
+        from stillhouse.teachers.calls import Calls
+
+        self.loaded, self.recipe = loaded, loaded.recipe
+        self.folder, self.options, self.progress = folder, options, progress
+        self.manifest = self._manifest()
+        self.calls = Calls(Path(self.recipe.store).expanduser() if self.recipe.store else None)
+
+    def _manifest(self) -> dict[str, Any]:
+        old = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").is_file() else {}
+        return {
+            "version": 1,
+            "name": self.recipe.name,
+            "state": "running",
+            "created": old.get("created", time.time()),
+            "updated": time.time(),
+            "command": self.options.command,
+            "recipe_hash": fingerprint(self.loaded.data),
+            "seed": self.recipe.seed,
+            "limit": self.options.limit,
+            "use": self.recipe.use.model_dump() if self.recipe.use else None,
+            "versions": versions(),
+            "commit": commit(),
+            "steps": old.get("steps", []),
+            "students": old.get("students", []),
+            "teachers": old.get("teachers", []),
+            "calls": old.get("calls", {}),
+            "seconds": old.get("seconds", {}),
+            "attempts": [*old.get("attempts", []), time.time()],
+        }
+
+    def run(self) -> None:
+        (self.folder / "recipe.yaml").write_text(dump_yaml(self.loaded.data), encoding="utf-8")
+        self._keep_user_code()
+        self._save()
+        branches = self._timed("knowledge", self._knowledge)
+        students = self._timed("train", lambda: self._train(branches))
+        self._timed("evaluate", lambda: self._evaluate(students))
+        self.manifest["state"] = "done"
+        self._save()
+        self._report()
+        self.calls.close()
+        self.progress.finished("done")
+
+    def stopped(self, error: BaseException) -> None:
+        self.manifest["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        self.manifest["stopped_by"] = str(error) if isinstance(error, StillhouseError) else type(error).__name__
+        try:
+            self._save()
+        except OSError:  # the disk may be what stopped it, and the first error is the one to show
+            return
+
+    def _timed(self, stage: str, work: Any) -> Any:
+        started = time.monotonic()
+        result = work()
+        self.manifest["seconds"][stage] = round(self.manifest["seconds"].get(stage, 0) + time.monotonic() - started, 3)
+        self._save()
+        return result
+
+    def _save(self) -> None:
+        self.manifest["updated"] = time.time()
+        counts = {
+            name: asdict(each) if is_dataclass(each) else dict(each) for name, each in self.calls.counts().items()
+        }
+        self.manifest["calls"] = {**self.manifest["calls"], **counts}
+        write_json(self.folder / "manifest.json", self.manifest)
+
+    def _knowledge(self) -> dict[str, dict[str, Data]]:
+        """Runs each distinct branch once; arms that say the same about a branch share its folder."""
+        made: dict[str, Data] = {}
+        branches: dict[str, dict[str, Data]] = {}
+        steps: list[dict[str, Any]] = []
+        for arm, recipe in self.loaded.arms().items():
+            branches[arm] = {}
+            for name, branch in recipe.knowledge.items():
+                place = self._place(arm, recipe, name, branch)
+                if place not in made:
+                    work = Knowledge(
+                        recipe,
+                        self.loaded.folder,
+                        self.folder,
+                        Teachers(recipe, self.calls),
+                        self.progress,
+                        self.options.limit,
+                    )
+                    try:
+                        last = work.branch(name, branch, place)
+                    finally:
+                        steps += work.steps
+                        self.manifest["steps"] = steps
+                        self._save()
+                    made[place] = Data(last, work.steps[-1]["hash"])
+                branches[arm][name] = made[place]
+        self._sweep({place.split("/")[0] for place in made})
+        return branches
+
+    def _place(self, arm: str, recipe: Recipe, name: str, branch: Branch) -> str:
+        same = self.recipe.knowledge.get(name) == branch and recipe.teachers == self.recipe.teachers
+        return name if same and recipe.seed == self.recipe.seed else f"{name}@{arm}"
+
+    def _sweep(self, planned: set[str]) -> None:
+        for old in (self.folder / "knowledge").iterdir():
+            if old.name not in planned:
+                shutil.rmtree(old)
+
+    def _train(self, branches: Mapping[str, Mapping[str, Data]]) -> list[dict[str, Any]]:
+        arms = {arm: recipe for arm, recipe in self.loaded.arms().items() if recipe.train}
+        work = Students(self.folder, self.loaded.folder, self.progress, branches)
+        students = []
+        # repeats outside, arms inside: whatever stops a run leaves whole pairs behind
+        for repeat in range(self.recipe.repeats):
+            for arm, recipe in arms.items():
+                students.append(work.train(arm, recipe, recipe.seed + repeat, Teachers(recipe, self.calls)))
+                self.manifest["students"] = students
+                self._save()
+        return students
+
+    def _evaluate(self, students: list[dict[str, Any]]) -> None:
+        final = self.recipe.final or ""
+        candidates = [s for s in students if final in ("", s["arm"], f"{s['arm']}/{s['seed']}")]
+        scores: dict[str, Any] = {"version": 1, "tasks": [], "summary": [], "comparisons": [], "validation": []}
+        if self.recipe.evaluate and self.recipe.student is not None:
+            teachers = Teachers(self.recipe, self.calls)
+            work = Evaluation(self.folder, self.loaded.folder, self.recipe, teachers, self.progress, self.options.limit)
+            scores = work.all(students, choosing=len(candidates) > 1)
+        if students:
+            chosen = choose_final(self.recipe, students, lambda arm, seed: _validated(scores, arm, seed))
+            scores["final"] = {"arm": chosen["arm"], "seed": chosen["seed"]}
+            self._put_final(self.folder / chosen["path"], chosen["hash"])
+        write_json(self.folder / "evaluate" / "scores.json", scores)
+
+    def _put_final(self, home: Path, stamp: str) -> None:
+        target = self.folder / "student"
+        mark = target / ".from"
+        if mark.is_file() and mark.read_text() == stamp:
+            return
+        part = self.folder / "student.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(home, part, ignore=shutil.ignore_patterns("stamp.json", "phases"))
+        (part / ".from").write_text(stamp)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+
+    def _report(self) -> None:
+        from stillhouse.report import write_report
+
+        write_report(self.folder)
+
+    def _keep_user_code(self) -> None:
+        """The user's own functions are announced before they are imported and copied into the run."""
+        for name in sorted(set(_names(self.loaded.data))):
+            if ".py:" in name:
+                path, _ = locate("elicit", name, folder=self.loaded.folder, where="recipe")
+                self.progress.say(f"uses your code: {path}")
+                (self.folder / "code").mkdir(exist_ok=True)
+                shutil.copy2(path, self.folder / "code" / path.name)
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("do"), str):
+            yield value["do"]
+        for each in value.values():
+            yield from _names(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _names(each)
+
+
+def _validated(scores: Mapping[str, Any], arm: str, seed: int) -> float:
+    """The validation mean of a student on the first task, negated where lower is better; without a task all are equal."""
+    for row in scores["validation"]:
+        if row["arm"] == arm and row["seed"] == seed:
+            better = next(task["higher_is_better"] for task in scores["tasks"] if task["task"] == row["task"])
+            return row["mean"] if better else -row["mean"]
+    return 0.0
+
+
+def versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of a source checkout (with -dirty when it was changed), None where the package is installed."""
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=PACKAGE, capture_output=True, text=True, timeout=10, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""Selectors: which records a student is taught from, with a reason for each one dropped."""

@@ -1,0 +1,232 @@
+"""Records on disk: JSONL with arrays beside it, written once and read lazily (architecture, section 3).
+
+A file of records is `out.jsonl` plus `out.arrays-00000.safetensors`, `-00001` ...: array fields of a record lie in the shard
+that its line names, under `<id>/<field>`. Readers keep 8 bytes per row in memory, not the rows.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from stillhouse.errors import RecipeError, RunFailed
+from stillhouse.records import Example, Lost, Message, Origin, Ranking, Record, Seed, TopLogprobs
+
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Seed, Example, TopLogprobs, Ranking)}
+SHARD_BYTES = 64 * 2**20
+
+
+def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A record as plain JSON data and its arrays by field name."""
+    row: dict[str, Any] = {"kind": type(record).__name__}
+    arrays: dict[str, np.ndarray] = {}
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if isinstance(value, np.ndarray):
+            arrays[each.name] = value
+        else:
+            row[each.name] = _plain(value)
+    return row, arrays
+
+
+def from_row(row: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Record:
+    kind = KINDS[row["kind"]]
+    values: dict[str, Any] = dict(arrays or {})
+    for each in fields(kind):
+        if each.name in values:
+            continue
+        value: Any = row[each.name]
+        if each.name in ("prompt", "asked"):
+            value = tuple(Message(m["role"], m["content"]) for m in value)
+        elif each.name == "origin":
+            value = Origin(tuple(value["parents"]), value["teacher"], tuple(value["keys"]), value["step"])
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[each.name] = value
+    return kind(**values)
+
+
+def lost_row(lost: Lost) -> dict[str, Any]:
+    return {each.name: _plain(getattr(lost, each.name)) for each in fields(lost)}
+
+
+def dump_line(row: dict[str, Any]) -> bytes:
+    """One line of JSON as UTF-8; text that UTF-8 cannot hold (lone surrogates) is escaped, so that it comes back as it was."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row, ensure_ascii=True).encode() + b"\n"
+
+
+class Writer:
+    """Writes records or plain rows to `path` and puts the file in place on a clean exit only; a killed writer leaves `.part`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self._part = path.with_name(path.name + ".part")
+        self._arrays: dict[str, np.ndarray] = {}
+        self._bytes = self._shards = 0
+
+    def __enter__(self) -> "Writer":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for old in self.path.parent.glob(f"{self.path.stem}.arrays-*.safetensors"):
+            old.unlink()
+        self._file = open(self._part, "wb")
+        return self
+
+    def write(self, record: Record) -> None:
+        row, arrays = to_row(record)
+        if arrays:
+            row["arrays"] = self._shards
+            for name, array in arrays.items():
+                self._arrays[f"{record.id}/{name}"] = array
+                self._bytes += array.nbytes
+        self.write_row(row)
+        if self._bytes >= SHARD_BYTES:
+            self._flush_arrays()
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        self._file.write(dump_line(row))
+        self.count += 1
+
+    def _flush_arrays(self) -> None:
+        from safetensors.numpy import save_file
+
+        if self._arrays:
+            contiguous = {name: np.ascontiguousarray(array) for name, array in self._arrays.items()}
+            save_file(contiguous, shard_path(self.path, self._shards))
+            self._arrays, self._bytes, self._shards = {}, 0, self._shards + 1
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush_arrays()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        if kind is None:
+            os.replace(self._part, self.path)
+
+
+def shard_path(path: Path, shard: int) -> Path:
+    return path.with_name(f"{path.stem}.arrays-{shard:05d}.safetensors")
+
+
+class Records(Sequence[Record]):
+    """The records of a file as a sequence: offsets are held, rows are read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets = line_offsets(path)
+        self._file = open(path, "rb")
+        self._shards: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        self._file.seek(self._offsets[index])
+        return self._record(json.loads(self._file.readline()))
+
+    def __iter__(self) -> Iterator[Record]:
+        with open(self.path, "rb") as file:
+            for line in file:
+                yield self._record(json.loads(line))
+
+    def _record(self, row: dict[str, Any]) -> Record:
+        if "arrays" not in row:
+            return from_row(row)
+        shard = self._shard(row["arrays"])
+        names = [each.name for each in fields(KINDS[row["kind"]]) if each.name not in row]
+        return from_row(row, {name: shard.get_tensor(f"{row['id']}/{name}") for name in names})
+
+    def _shard(self, number: int) -> Any:
+        from safetensors import safe_open
+
+        if number not in self._shards:
+            self._shards[number] = safe_open(shard_path(self.path, number), framework="numpy")
+        return self._shards[number]
+
+
+def line_offsets(path: Path) -> np.ndarray:
+    """Where each line of a file starts, in bytes."""
+    offsets, position = [], 0
+    with open(path, "rb") as file:
+        for line in file:
+            offsets.append(position)
+            position += len(line)
+    return np.asarray(offsets, dtype=np.int64)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers (from 1) and objects of a JSONL file that a person wrote.
+
+    Raises `RecipeError` naming file and line where a line is not a JSON object; blank lines are passed over.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", errors="strict") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _object(path, number, line)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RecipeError(f"{path}, line {number}: not JSON ({error}); every line must be one JSON object") from None
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}, line {number}: a {type(value).__name__}, but every line must be a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file in one move, so that a reader or a kill never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; is this a run folder?") from None
+    except json.JSONDecodeError as error:
+        raise RunFailed(f"{path}: damaged ({error}); delete it and run again") from None
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    with Writer(path) as out:
+        for record in records:
+            out.write(record)
+    return out.count
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {"role": value.role, "content": value.content}
+    if isinstance(value, Origin):
+        return {"parents": list(value.parents), "teacher": value.teacher, "keys": list(value.keys), "step": value.step}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,185 @@
+"""The students of a run: each arm trained once per repeat, in `students/<arm>/<seed>/` (Eq. 2).
+
+A repeat gives every arm the same start, the same seed and so the same order of rows: arms are compared in pairs.
+"""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RecipeError
+from stillhouse.progress import Progress
+from stillhouse.recipe import Phase, Recipe, fingerprint
+from stillhouse.resolve import PACKAGE, load
+from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
+from stillhouse.store import Records, dump_line, read_json, write_json
+
+_TRAINING_CODE = ("train", "objectives", "kernels", "render.py", "generate.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The last file of a branch and the stamp it was made under."""
+
+    path: Path
+    stamp: str
+
+
+@dataclass(slots=True)
+class Students:
+    """Trains the arms of a run. `branches[arm][name]` is the data that an arm's branch of that name ended with."""
+
+    run: Path
+    folder: Path
+    progress: Progress
+    branches: Mapping[str, Mapping[str, Data]]
+
+    def train(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> dict[str, Any]:
+        """Trains one student, or finds it trained. Returns its stamp: hash, seconds, tokens, where it lies."""
+        home = self.run / "students" / arm / str(seed)
+        new = self._hash(arm, recipe, seed, teachers)
+        stamp = home / "stamp.json"
+        if stamp.is_file() and (found := read_json(stamp))["hash"] == new:
+            return found
+        self._make_room(home, new)
+        started = time.monotonic()
+        phases = [
+            self._phase(arm, recipe, seed, number, phase, teachers, home) for number, phase in enumerate(recipe.train)
+        ]
+        shutil.rmtree(home / "phases")
+        record = {
+            "hash": new,
+            "arm": arm,
+            "seed": seed,
+            "phases": phases,
+            "seconds": round(time.monotonic() - started, 3),
+            "path": str(home.relative_to(self.run)),
+        }
+        write_json(stamp, record)
+        return record
+
+    def _hash(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> str:
+        assert recipe.student is not None
+        read = {entry.on for phase in recipe.train for entry in phase.objectives} - {"rollouts"}
+        read |= {phase.rollouts.on for phase in recipe.train if phase.rollouts}
+        online = {entry.teacher for phase in recipe.train for entry in phase.objectives if entry.teacher}
+        model = student_path(recipe.student.model)
+        parts = {
+            "data": {name: self.branches[arm][name].stamp for name in sorted(read)},
+            "student": recipe.student.model_dump(),
+            "start": file_hash(Path(model)) if Path(model).is_dir() else model,
+            "train": [phase.model_dump() for phase in recipe.train],
+            "teachers": [teachers.describe(name) for name in sorted(online)],
+            "seed": seed,
+            "code": [file_hash(PACKAGE / name) for name in _TRAINING_CODE],
+        }
+        return fingerprint(parts)
+
+    @staticmethod
+    def _make_room(home: Path, new: str) -> None:
+        """Checkpoints are continued only under the plan that made them; a trained student of another plan is replaced."""
+        plan = home / "phases" / "plan"
+        if home.exists() and not (plan.is_file() and plan.read_text() == new):
+            shutil.rmtree(home)
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        plan.write_text(new)
+
+    def _phase(
+        self, arm: str, recipe: Recipe, seed: int, number: int, phase: Phase, teachers: Teachers, home: Path
+    ) -> dict[str, Any]:
+        """One phase: loads what it starts from, trains, saves to the student's folder."""
+        from stillhouse.train.student import save_student
+
+        place = home / "phases" / str(number)
+        done = place / "done.json"
+        if done.is_file():
+            return read_json(done)
+        previous = home / "phases" / str(number - 1) / "student"
+        start = str(previous) if number and phase.init == "previous" else student_path(recipe.student.model)  # type: ignore[union-attr]
+        student, trained = self._fit(arm, recipe, seed, phase, teachers, start, place)
+        last = number == len(recipe.train) - 1
+        save_student(student, home if last else place / "student")
+        record = {
+            "steps": trained.steps,
+            "input_tokens": trained.input_tokens,
+            "target_tokens": trained.target_tokens,
+            "seconds": round(trained.seconds, 3),
+            "left_out": dict(Counter(lost.reason for lost in trained.left_out)),
+            "final_loss": trained.history[-1]["loss"] if trained.history else None,
+        }
+        self._log(arm, seed, number, trained.history)
+        write_json(done, record)
+        return record
+
+    def _fit(
+        self, arm: str, recipe: Recipe, seed: int, phase: Phase, teachers: Teachers, start: str, place: Path
+    ) -> Any:
+        from stillhouse.train.rollout import Rollouts
+        from stillhouse.train.student import load_student
+        from stillhouse.train.trainer import train
+
+        assert recipe.student is not None
+        student = load_student(
+            start, kind=recipe.student.kind, lora=recipe.student.lora, dtype=recipe.student.dtype, seed=seed
+        )
+        names = {entry.on for entry in phase.objectives if entry.on != "rollouts"}
+        names |= {phase.rollouts.on} if phase.rollouts else set()
+        data = {name: Records(self.branches[arm][name].path) for name in sorted(names)}
+        online = {entry.teacher: teachers.backend(entry.teacher) for entry in phase.objectives if entry.teacher}
+        steps = phase.args.get("max_steps")
+        with self.progress.task(f"train {arm}/{seed}", int(steps) if steps else None) as task:
+            trained = train(
+                student,
+                [self._term(entry, recipe) for entry in phase.objectives],
+                data,
+                teachers=online,
+                arguments=phase.args,
+                out=place / "checkpoints",
+                seed=seed,
+                rollouts=Rollouts(**phase.rollouts.model_dump()) if phase.rollouts else None,
+                packing=phase.packing,
+                max_length=phase.max_length,
+                on_progress=lambda row: task.advance(row["step"] - task.done, note=f"loss {row['loss']:.4f}"),
+            )
+        return student, trained
+
+    def _term(self, entry: Any, recipe: Recipe) -> Any:
+        from stillhouse.train.trainer import Term
+
+        knobs = Knowledge(recipe, self.folder, self.run, None, self.progress)  # type: ignore[arg-type]
+        objective = load("objectives", entry.do, folder=self.folder, where="train.objectives")
+        bound = {key: knobs._knob(key, value, "", "train.objectives") for key, value in entry.knobs.items()}
+        return Term(entry.do, objective, entry.on, entry.weight, bound, entry.teacher, entry.weight_column)
+
+    def _log(self, arm: str, seed: int, phase: int, rows: list[dict[str, Any]]) -> None:
+        """Adds a phase's rows to `metrics.jsonl`; what an earlier attempt at the same phase wrote is replaced."""
+        path, kept = self.run / "metrics.jsonl", b""
+        mark = {"arm": arm, "seed": seed, "phase": phase}
+        if path.is_file():
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = b"".join(line for line in lines if not mark.items() <= json.loads(line).items())
+        part = path.with_name("metrics.jsonl.part")
+        part.write_bytes(kept + b"".join(dump_line({**mark, **row}) for row in rows))
+        part.replace(path)
+
+
+def choose_final(
+    recipe: Recipe, students: list[dict[str, Any]], validation: Callable[[str, int], float]
+) -> dict[str, Any]:
+    """The student that lies in `student/`: the one `final:` names, else the best on the validation items (first on a tie)."""
+    wanted, _, seed = (recipe.final or "").partition("/")
+    found = [
+        each for each in students if (not wanted or each["arm"] == wanted) and (not seed or str(each["seed"]) == seed)
+    ]
+    if not found:
+        raise RecipeError(
+            f"final: no student {recipe.final!r}; there are {', '.join(e['arm'] + '/' + str(e['seed']) for e in students)}"
+        )
+    if len(found) == 1:
+        return found[0]
+    return max(found, key=lambda each: validation(each["arm"], each["seed"]))

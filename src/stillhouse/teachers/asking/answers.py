@@ -1,0 +1,376 @@
+"""The store of answers: one SQLite file that loses nothing it has acknowledged and evicts nothing.
+
+WAL with `synchronous=FULL`: a commit has reached the disk when it returns. Writers group their rows (at most 64, or
+what came within 50 ms) because a commit costs about as much as 60 rows. No pickle; raw answers are compressed bytes.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RunFailed
+from stillhouse.teachers.base import Answer
+
+__all__ = ["AnswerStore", "AttemptRow", "Known", "default_store"]
+
+SCHEMA_VERSION = 1
+TERMINAL = ("truncated", "refused", "empty", "context_overflow")  # asking again with the same key would give the same
+_BLOB_LIMIT = 1 << 16  # larger raw answers become files beside the database
+_CHECKED_BYTES = 1 << 29  # quick_check reads the whole file: 0.5 GB takes about a second
+_LOOKUP = 400  # keys per SELECT, under SQLite's oldest limit of 999 variables
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS request(
+    key TEXT PRIMARY KEY, body BLOB NOT NULL, created REAL NOT NULL, leased_by TEXT, lease_until REAL);
+CREATE TABLE IF NOT EXISTS attempt(
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, run TEXT NOT NULL, teacher TEXT NOT NULL, transport TEXT NOT NULL,
+    started REAL NOT NULL, finished REAL, outcome TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', http_status INTEGER,
+    retry_after_s REAL, served_model TEXT NOT NULL DEFAULT '', fingerprint TEXT NOT NULL DEFAULT '',
+    provider_id TEXT NOT NULL DEFAULT '', input_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
+    reasoning_tokens INTEGER NOT NULL DEFAULT 0, cached_tokens INTEGER NOT NULL DEFAULT 0,
+    reserved_usd REAL, settled_usd REAL, flags TEXT NOT NULL DEFAULT '', price_id TEXT NOT NULL DEFAULT '', raw BLOB);
+CREATE INDEX IF NOT EXISTS attempt_key ON attempt(key);
+CREATE INDEX IF NOT EXISTS attempt_run ON attempt(run);
+CREATE TABLE IF NOT EXISTS answer(
+    key TEXT PRIMARY KEY, attempt INTEGER NOT NULL, text TEXT NOT NULL, reasoning TEXT NOT NULL,
+    finish_reason TEXT NOT NULL, served_model TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    estimated INTEGER NOT NULL, ignored TEXT NOT NULL, cost_usd REAL, logprobs BLOB);
+CREATE TABLE IF NOT EXISTS verdict(
+    key TEXT NOT NULL, parser TEXT NOT NULL, version TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+    parsed TEXT, PRIMARY KEY(key, parser, version));
+CREATE TABLE IF NOT EXISTS batch_job(
+    local_id TEXT PRIMARY KEY, state TEXT NOT NULL, teacher TEXT NOT NULL, provider_id TEXT, input_sha TEXT NOT NULL,
+    n INTEGER NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batch_item(
+    local_id TEXT NOT NULL, key TEXT NOT NULL, custom_id TEXT NOT NULL, line_sha TEXT, PRIMARY KEY(local_id, key));
+CREATE TABLE IF NOT EXISTS spend(
+    run TEXT NOT NULL, teacher TEXT NOT NULL, attempts INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, usd REAL NOT NULL, PRIMARY KEY(run, teacher));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt as it ended. `answer` is there only where `outcome` is "answered"."""
+
+    key: str
+    outcome: str
+    answer: Answer | None = None
+    detail: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    transport: str = "online"
+    http_status: int | None = None
+    retry_after_s: float | None = None
+    served_model: str = ""
+    fingerprint: str = ""
+    provider_id: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    reserved_usd: float | None = None
+    settled_usd: float | None = None
+    flags: str = ""
+    price_id: str = ""
+    raw: bytes = b""
+    logprobs: bytes | None = None
+    attempt: int | None = None  # the id of the row that was written as in flight before the bytes left
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store knows about a key: an answer, or how it failed for good."""
+
+    answer: Answer | None = None
+    failure: str = ""
+    detail: str = ""
+
+
+def default_store() -> Path:
+    """The folder named by STILLHOUSE_STORE, else one in the user's cache folder."""
+    named = os.environ.get("STILLHOUSE_STORE")
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "stillhouse" / "store"
+
+
+class AnswerStore:
+    """Opens (and makes) the store in `folder`. Raises RunFailed where the file is damaged, newer, or on a network disk."""
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_store()
+        self._lock = threading.RLock()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _refuse_network_disk(self.folder)
+        self.path = self.folder / "store.sqlite"
+        self.recovered = ""
+        self._db = self._open()
+
+    def known(self, keys: Sequence[str]) -> dict[str, Known]:
+        """What is known about each of `keys`; a key nobody asked, or that failed only for the moment, is absent."""
+        found: dict[str, Known] = {}
+        for start in range(0, len(keys), _LOOKUP):
+            part = list(keys[start : start + _LOOKUP])
+            for row in self._select(f"SELECT {_ANSWER} FROM answer WHERE key IN ({_marks(part)})", part):
+                found[row[0]] = Known(_answer(row))
+            missing = [key for key in part if key not in found]
+            query = f"SELECT key, outcome, detail FROM attempt WHERE key IN ({_marks(missing)}) AND outcome IN ({_marks(TERMINAL)})"
+            for key, outcome, detail in self._select(query, [*missing, *TERMINAL]):
+                found[key] = Known(None, outcome, detail)
+        return found
+
+    def planned(self, bodies: Iterable[tuple[str, str]]) -> None:
+        """Writes down requests (key, canonical JSON) before they are asked."""
+        now = time.time()
+        rows = [(key, self.packed_body(body), now) for key, body in bodies]
+        with self.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO request(key, body, created) VALUES (?, ?, ?)", rows)
+
+    def commit(
+        self, run: str, teacher: str, rows: Sequence[AttemptRow], bodies: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Attempts, their answers and the ledger, in one transaction: on disk when this returns."""
+        packed = [(key, self.packed_body(body), time.time()) for key, body in bodies]
+        with self.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO request(key, body, created) VALUES (?, ?, ?)", packed)
+            for row in rows:
+                self.write(db, run, teacher, row)
+
+    def write(self, db: sqlite3.Connection, run: str, teacher: str, row: AttemptRow) -> None:
+        """One attempt inside a transaction of the caller's."""
+        values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
+        values |= {"run": run, "teacher": teacher, "raw": self._packed(row.raw)}
+        if row.attempt is None:
+            names = ", ".join(values)
+            sql = f"INSERT INTO attempt({names}) VALUES ({_marks(list(values))})"
+            attempt = db.execute(sql, list(values.values())).lastrowid
+        else:
+            attempt = row.attempt
+            sets = ", ".join(f"{name} = ?" for name in values)
+            db.execute(f"UPDATE attempt SET {sets} WHERE id = ?", [*values.values(), attempt])
+        if row.answer is not None:
+            db.execute(
+                "INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                _answer_row(row.key, int(attempt or 0), row.answer, row.logprobs),
+            )
+        spent = (run, teacher, row.input_tokens, row.output_tokens, row.settled_usd or 0.0)
+        db.execute(
+            "INSERT INTO spend VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT(run, teacher) DO UPDATE SET attempts = attempts + 1, "
+            "input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens, "
+            "usd = usd + excluded.usd",
+            spent,
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE ... COMMIT; a full or read-only disk is a clean stop that keeps all earlier commits."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise RunFailed(
+                        f"the store {self.path} cannot be written ({error}); answers committed before are kept: "
+                        "free the disk or name another folder in STILLHOUSE_STORE, then run again"
+                    ) from error
+                raise
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT."""
+        return self._select(sql, list(values))
+
+    def packed_body(self, body: str) -> bytes:
+        """A request as `request.body` holds it."""
+        return zlib.compress(body.encode("utf-8"), 1)
+
+    def raw(self, packed: bytes | None) -> bytes:
+        """A raw answer as it came, from the bytes of `attempt.raw`."""
+        if not packed:
+            return b""
+        if packed.startswith(b"file:"):
+            packed = (self.folder / "blobs" / packed[5:].decode("ascii")).read_bytes()
+        return zlib.decompress(packed)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _select(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def _packed(self, raw: bytes) -> bytes | None:
+        if not raw:
+            return None
+        packed = zlib.compress(raw, 1)
+        return packed if len(packed) <= _BLOB_LIMIT else self._as_file(packed)
+
+    def _as_file(self, packed: bytes) -> bytes:
+        """A large blob as a content-addressed file, durable before the row that names it."""
+        name = hashlib.sha256(packed).hexdigest()
+        folder = self.folder / "blobs"
+        folder.mkdir(exist_ok=True)
+        target = folder / name
+        if not target.exists():
+            part = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
+            with part.open("wb") as file:
+                file.write(packed)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+            _sync_folder(folder)
+        return b"file:" + name.encode("ascii")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise RunFailed(
+                    f"the store {self.path} cannot be opened ({error}); name another folder in STILLHOUSE_STORE"
+                ) from error
+            self.recovered = _rebuild(self.path)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+                db.execute(f"PRAGMA {pragma}")
+            if self.path.stat().st_size <= _CHECKED_BYTES:
+                verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(verdict)
+            self._check_version(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check_version(self, db: sqlite3.Connection) -> None:
+        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = (
+            db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() if "meta" in tables else None
+        )
+        if found is not None and int(found[0]) > SCHEMA_VERSION:
+            raise RunFailed(
+                f"the store {self.path} was written by a newer stillhouse (schema {found[0]}, this one knows {SCHEMA_VERSION}): "
+                "upgrade stillhouse or name another folder in STILLHOUSE_STORE"
+            )
+        if found is None:
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            db.execute("COMMIT")
+
+
+_ATTEMPT_COLUMNS = (
+    "key", "transport", "started", "finished", "outcome", "detail", "http_status", "retry_after_s", "served_model",
+    "fingerprint", "provider_id", "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "reserved_usd",
+    "settled_usd", "flags", "price_id",
+)  # fmt: skip
+_ANSWER = "key, text, reasoning, finish_reason, served_model, input_tokens, output_tokens, estimated, ignored, cost_usd"
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _answer(row: tuple[Any, ...]) -> Answer:
+    _, text, reasoning, finish, served, input_tokens, output_tokens, estimated, ignored, cost = row
+    return Answer(
+        text, finish, reasoning, served, input_tokens, output_tokens, bool(estimated), tuple(json.loads(ignored)), cost
+    )
+
+
+def _answer_row(key: str, attempt: int, answer: Answer, logprobs: bytes | None) -> tuple[Any, ...]:
+    return (
+        key, attempt, answer.text, answer.reasoning, answer.finish_reason, answer.served_model, answer.input_tokens,
+        answer.output_tokens, int(answer.estimated), json.dumps(list(answer.ignored)), answer.cost_usd, logprobs,
+    )  # fmt: skip
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse_network_disk(folder: Path) -> None:
+    """SQLite's write-ahead log needs shared memory, which network file systems do not give."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return
+    where, kind = "", ""
+    resolved = str(folder.resolve())
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split(" ")
+        point = fields[1].replace("\\040", " ") if len(fields) > 2 else ""
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(where):
+            where, kind = point, fields[2]
+    if kind.startswith(("nfs", "cifs", "smb", "afs", "fuse.sshfs")):
+        raise RunFailed(
+            f"the store folder {folder} lies on a network disk ({kind}), where SQLite loses commits; "
+            "name a folder on a local disk in STILLHOUSE_STORE"
+        )
+
+
+def _rebuild(path: Path) -> str:
+    """Copies a damaged database aside and makes a new one of every row that can still be read; says what was lost."""
+    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    for suffix in ("", "-wal", "-shm"):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.replace(aside.with_name(aside.name + suffix))
+    fresh = sqlite3.connect(path, isolation_level=None)
+    fresh.execute("PRAGMA journal_mode=WAL")
+    fresh.execute("BEGIN")
+    for statement in _TABLES.split(";"):
+        fresh.execute(statement)
+    kept, lost = {}, []
+    damaged = sqlite3.connect(aside, isolation_level=None)
+    damaged.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    for table in ("request", "attempt", "answer", "verdict", "batch_job", "batch_item", "spend"):
+        kept[table], whole = _copy_readable(damaged, fresh, table)
+        if not whole:
+            lost.append(table)
+    fresh.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+    fresh.execute("COMMIT")
+    fresh.close()
+    damaged.close()
+    said = f"the store {path} was damaged: kept {kept['answer']} answers and {kept['attempt']} attempts"
+    return f"{said}; rows were lost in {', '.join(lost) or 'no table'}; the damaged file is {aside}"
+
+
+def _copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> tuple[int, bool]:
+    """Reads forwards until a page fails, then backwards from the end: (rows copied, whether all pages could be read)."""
+    whole = True
+    for order in ("ASC", "DESC"):
+        try:
+            for row in damaged.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
+                fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
+        except sqlite3.DatabaseError:
+            whole = False
+        if whole:
+            break
+    return fresh.execute(f"SELECT count(*) FROM {table}").fetchone()[0], whole

@@ -1,0 +1,109 @@
+"""Which fault a status and an error code are, and how long a server asks to be left alone.
+
+Decided by the status and the provider's own code or type, never by words in a message: "rate" is also in "temperature".
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from stillhouse.teachers.asking.wire import Fault, FaultKind
+
+__all__ = ["error_code", "retry_after", "status_fault"]
+
+_QUOTA = {
+    "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "budget_exceeded", "quota_exceeded",
+    "billing_error", "insufficient_credits", "insufficient_balance",
+}  # fmt: skip
+_OVERFLOW = {"context_length_exceeded", "string_above_max_length", "request_too_large", "prompt_too_long"}
+_FILTERED = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
+_STATUS: dict[int, FaultKind] = {
+    401: "auth", 402: "quota", 403: "auth", 404: "auth", 408: "transient", 409: "transient", 413: "context_overflow",
+    425: "transient", 429: "rate_limit", 499: "transient", 529: "transient",
+}  # fmt: skip
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def status_fault(status: int, body: bytes, headers: Mapping[str, str], *, wall: float) -> Fault:
+    """The fault behind a status of 400 or more. Raises nothing, whatever the body holds."""
+    codes, message = error_code(body)
+    detail = (
+        f"HTTP {status}" + (f" ({', '.join(sorted(codes))})" if codes else "") + (f": {message}" if message else "")
+    )
+    if codes & _QUOTA:
+        kind: FaultKind = "quota"
+    elif codes & _OVERFLOW:
+        kind = "context_overflow"
+    elif codes & _FILTERED:
+        kind = "refused"
+    else:
+        kind = _STATUS.get(status, "transient" if status >= 500 else "bad_request")
+    wait = retry_after(headers, wall=wall) if kind in ("rate_limit", "transient") else None
+    return Fault(kind, detail[:500], wait)
+
+
+def error_code(body: bytes) -> tuple[set[str], str]:
+    """The codes and types a provider put in its error, in lower case, and its message."""
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return set(), ""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if not isinstance(error, dict):
+        return set(), str(error)[:300]
+    inner = error.get("innererror")
+    found = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    codes = {text.lower() for text in found if isinstance(text, str) and text not in ("error", "invalid_request_error")}
+    message = error.get("message", error.get("detail", ""))
+    return codes, message[:300] if isinstance(message, str) else str(message)[:300]
+
+
+def retry_after(headers: Mapping[str, str], *, wall: float) -> float | None:
+    """Seconds to wait, never negative; None where the server says nothing that can be read.
+
+    Forms: retry-after-ms, Retry-After in seconds or as an HTTP date, x-ratelimit-reset-* as a duration (`6m0s`), and
+    anthropic-ratelimit-*-reset as a date. Of several resets the longest holds.
+    """
+    lower = {name.lower(): value.strip() for name, value in headers.items()}
+    milliseconds = _number(lower.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
+    if "retry-after" in lower:
+        seconds = _number(lower["retry-after"])
+        found = seconds if seconds is not None else _until(lower["retry-after"], wall)
+        return None if found is None else max(0.0, found)
+    waits = [_reset(value, wall) for name, value in lower.items() if "ratelimit" in name and "reset" in name]
+    known = [wait for wait in waits if wait is not None]
+    return max(0.0, *known) if known else None
+
+
+def _reset(value: str, wall: float) -> float | None:
+    parts = _DURATION.findall(value)
+    if parts and "".join(number + unit for number, unit in parts) == value:
+        return sum(float(number) * _UNIT[unit] for number, unit in parts)
+    return _number(value) if _number(value) is not None else _until(value, wall)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def _until(text: str, wall: float) -> float | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return when.timestamp() - wall

@@ -1,0 +1,141 @@
+"""How many requests may be out at one endpoint at a time, and when to stop trying.
+
+Additive increase, multiplicative decrease: one more slot per 25 successes, a quarter fewer after a "too many requests".
+Until the first reply only one request is out, so that a wrong key or model name costs one attempt and no more.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from stillhouse.errors import TeacherError
+from stillhouse.teachers.asking.wire import Clock
+
+__all__ = ["Pace"]
+
+_START = 4
+_SUCCESSES = 25  # per slot gained
+_HARDER = 4  # times as many per slot at the ceiling where the server last said "too many"
+_DECREASE = 0.75
+_RECENT = 20
+_ENOUGH = 10
+_NO_SUCCESS_S = 300.0
+_PROBE_S, _PROBE_MOST_S = 30.0, 600.0
+
+
+@dataclass
+class Pace:
+    """The admission to one endpoint (`url`). All of it runs in one event loop, so there is nothing to lock."""
+
+    url: str
+    most: int
+    clock: Clock
+    max_stall: float = 900.0
+    limit: float = 1.0
+    out: int = 0
+    proven: bool = False
+    _successes: int = 0
+    _ceiling: float = float("inf")
+    _decreased: float = float("-inf")
+    _latency: float = 1.0
+    _hold: float = float("-inf")  # nobody leaves before this moment
+    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _last_success: float | None = None
+    _opened: float | None = None
+    _probe_in: float = _PROBE_S
+    _probing: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def admit(self) -> None:
+        """Returns when one more request may leave. Raises TeacherError where the endpoint has been down for too long."""
+        while True:
+            if self._opened is not None:
+                if not self._probing and await self._half_open():
+                    self.out += 1
+                    return
+                if self._probing:
+                    await self._wake()
+                continue
+            wait = self._hold - self.clock.now()
+            if wait > 0:
+                await self.clock.sleep(wait)
+            elif self.out < max(1, int(self.limit)):
+                self.out += 1
+                return
+            else:
+                await self._wake()
+
+    def release(self) -> None:
+        self.out -= 1
+        self._woken.set()
+
+    def succeeded(self, seconds: float) -> None:
+        self._latency += 0.2 * (seconds - self._latency)
+        self._last_success = self.clock.now()
+        self._opened, self._probing, self._probe_in = None, False, _PROBE_S
+        self._recent.append(True)
+        if not self.proven:
+            self.proven, self.limit = True, float(min(_START, self.most))
+        self._successes += 1
+        needed = _SUCCESSES * (_HARDER if self.limit >= self._ceiling - 1 else 1)
+        if self._successes >= needed and self.limit < self.most:
+            self._successes, self.limit = 0, min(self.most, self.limit + 1)
+        self._woken.set()
+
+    def limited(self, wait: float | None) -> None:
+        """The server said "too many requests", and perhaps for how long."""
+        now = self.clock.now()
+        if now - self._decreased > self._latency:
+            self._decreased, self._ceiling, self._successes = now, self.limit, 0
+            self.limit = max(1.0, self.limit * _DECREASE)
+        if wait:
+            self._hold = max(self._hold, now + wait)
+        self._check_silence()
+        self._probing = False
+        self._woken.set()
+
+    def failed(self) -> None:
+        """A fault of the endpoint (not of the request)."""
+        self._recent.append(False)
+        bad = self._recent.count(False)
+        if self._probing:
+            self._probing, self._probe_in = False, min(_PROBE_MOST_S, 2 * self._probe_in)
+            self._opened_again()
+        elif self._opened is None and len(self._recent) >= _ENOUGH and 2 * bad >= len(self._recent):
+            self._open()
+        self._check_silence()
+        self._woken.set()
+
+    def _check_silence(self) -> None:
+        now = self.clock.now()
+        if self._last_success is None:
+            self._last_success = now  # counted from the first trouble where nothing ever worked
+        if self._opened is None and now - self._last_success > _NO_SUCCESS_S:
+            self._open()
+
+    def _open(self) -> None:
+        self._opened, self._probe_in = self.clock.now(), _PROBE_S
+        self._next_probe = self._opened + self._probe_in
+
+    def _opened_again(self) -> None:
+        self._next_probe = self.clock.now() + self._probe_in
+
+    async def _half_open(self) -> bool:
+        """Waits for the next probe's turn; true for the one request that may be it."""
+        assert self._opened is not None
+        if self._next_probe - self._opened > self.max_stall:
+            minutes = (self.clock.now() - self._opened) / 60
+            raise TeacherError(
+                f"the teacher at {self.url} has failed for {minutes:.0f} minutes; nothing answered so far is lost: "
+                "run the same command again when it works"
+            )
+        wait = self._next_probe - self.clock.now()
+        if wait > 0:
+            await self.clock.sleep(wait)
+            return False
+        self._probing = True
+        return True
+
+    async def _wake(self) -> None:
+        self._woken.clear()
+        await self._woken.wait()

@@ -1,0 +1,303 @@
+"""A local model as a teacher, white box: it answers, says how likely tokens are, and shows itself.
+
+Any folder that `from_pretrained` loads, or a name on the hub. Shapes: B rows, T positions, K kept tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillhouse.errors import RecipeError, TeacherError
+from stillhouse.records import Prompt
+from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, render_prompt
+from stillhouse.teachers.asking.answers import default_store
+from stillhouse.teachers.asking.keys import derived_seed, request_key
+from stillhouse.teachers.base import Answer, Capability, Failure, Identity, Outcome, Request, TokenBeliefs
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Teacher"]
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+_LOGITS_BYTES = 1 << 29  # of float32 logits at a time while beliefs are read
+
+
+class Teacher:
+    """A model of the transformers library. `model` is a folder or a hub name, `revision` a commit of the latter.
+
+    Prompts go through the model's own chat template; a model without one continues the plain text. An answer depends on
+    its prompt and its own random numbers, drawn from the key of its request; float rounding lets the batch touch the
+    last bits, so requests are batched in chunks of four times `batch_size`, fixed by position. Raises TeacherError
+    where the model cannot be loaded.
+    """
+
+    capabilities: frozenset[Capability] = frozenset({"generate", "top_logprobs", "logits", "hidden_states"})
+    rungs = 1
+
+    def __init__(
+        self,
+        *,
+        model: str | os.PathLike[str],
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch_size: int = 32,
+        trust_remote_code: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise RecipeError(f"transformers teacher: batch_size is 1 or more, not {batch_size}")
+        self.chunk = 4 * batch_size
+        self._name, self._revision, self._dtype, self._device = os.fspath(model), revision, dtype, device
+        self._batch_size, self._trust = batch_size, trust_remote_code
+        self._loaded: tuple[Any, Any] | None = None
+        self._identity: Identity | None = None
+
+    def identity(self) -> Identity:
+        """Weights, tokenizer and template are known by their content: retrained weights are another teacher."""
+        if self._identity is None:
+            engine = ".".join(version("transformers").split(".")[:2])
+            settings = (("dtype", self._dtype), ("engine", f"transformers {engine}"))
+            self._identity = Identity(
+                "hf-local", Path(self._name).name, revision=_digest(self._folder()), settings=settings
+            )
+        return self._identity
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        source = iter(requests)
+        while chunk := list(islice(source, self.chunk)):
+            groups: dict[tuple[float, float, int], list[Request]] = {}
+            for request in chunk:
+                sampling = request.sampling
+                groups.setdefault((sampling.temperature, sampling.top_p, sampling.max_tokens), []).append(request)
+            for group in groups.values():
+                yield from self._answered(group)
+
+    def module(self) -> Any:
+        """The model, in eval mode and without gradients."""
+        return self._load()[0]
+
+    def tokenizer(self) -> Any:
+        return self._load()[1]
+
+    def tokenizer_fingerprint(self) -> str:
+        return fingerprint(self.tokenizer())
+
+    def top_logprobs(self, pairs: Iterable[tuple[Prompt, str]], *, k: int) -> Iterator[TokenBeliefs]:
+        """Natural-log probabilities in float32 at temperature 1 of the `k` likeliest tokens at each place of the response.
+
+        The end-of-turn token has a place too. In the order of `pairs`; raises RecipeError where a pair does not fit the
+        model.
+        """
+        source = iter(pairs)
+        while chunk := list(islice(source, self.chunk)):
+            rendered = [render(self.tokenizer(), prompt, response) for prompt, response in chunk]
+            yield from self._beliefs(rendered, k)
+
+    def _answered(self, requests: list[Request]) -> Iterator[Outcome]:
+        from stillhouse.generate import generate_sorted
+
+        model, tokenizer = self._load()
+        prompts, fitting = [], []
+        for request in requests:
+            ids = render_prompt(tokenizer, request.messages)
+            if self._room(ids) < 1:
+                detail = f"the prompt has {len(ids)} tokens, the context of the model {_context(model)}"
+                yield Outcome(request, Failure("context_overflow", detail))
+                continue
+            prompts.append(ids)
+            fitting.append(request)
+        if not fitting:
+            return
+        sampling = fitting[0].sampling
+        answers = generate_sorted(
+            model,
+            prompts,
+            batch_size=self._batch_size,
+            seeds=[derived_seed(request_key(self.identity(), request)) for request in fitting],
+            max_new_tokens=sampling.max_tokens,
+            eos_ids=end_ids(tokenizer, model.generation_config),
+            pad_id=pad_id(tokenizer),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+        )
+        for index, generated in answers:
+            yield Outcome(
+                fitting[index], self._answer(fitting[index], prompts[index], generated.ids, generated.finished)
+            )
+
+    def _answer(self, request: Request, prompt: list[int], ids: list[int], finished: bool) -> Answer:
+        text = _decoded(self.tokenizer(), prompt, ids[:-1] if finished else ids)
+        cuts = [text.index(stop) for stop in request.sampling.stop if stop in text]
+        if cuts:
+            text, finished = text[: min(cuts)], True
+        served = Path(self._name).name
+        return Answer(text, "stop" if finished else "length", "", served, len(prompt), len(ids))
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        return _context(self.module()) - len(prompt)
+
+    def _beliefs(self, rendered: list[Rendered], k: int) -> Iterator[TokenBeliefs]:
+        model = self.module()
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        if not 1 <= k <= vocabulary:
+            raise RecipeError(f"top_logprobs: k is 1 to {vocabulary} for this model, not {k}")
+        order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index].ids))
+        found: dict[int, TokenBeliefs] = {}
+        while order:
+            batch = order[: self._rows_at_once(rendered, order, vocabulary)]
+            order = order[len(batch) :]
+            found.update(zip(batch, self._scored([rendered[index] for index in batch], k)))
+        yield from (found[index] for index in range(len(rendered)))
+
+    def _rows_at_once(self, rendered: list[Rendered], order: list[int], vocabulary: int) -> int:
+        rows, longest = 0, 1
+        for index in order[: self._batch_size]:
+            longest = max(longest, len(rendered[index].response) + 1)
+            if rows and (rows + 1) * longest * vocabulary * 4 > _LOGITS_BYTES:
+                break
+            rows += 1
+        return rows
+
+    def _scored(self, rows: list[Rendered], k: int) -> Iterator[TokenBeliefs]:
+        """One forward pass over left-padded rows, so that the answers stand together at the end."""
+        import torch
+
+        model, tokenizer = self._load()
+        longest, kept = max(len(row.ids) for row in rows), max(len(row.response) for row in rows) + 1
+        if longest > _context(model):
+            raise RecipeError(
+                f"top_logprobs: a row of {longest} tokens does not fit the model's context of {_context(model)}"
+            )
+        ids_BT = torch.full((len(rows), longest), pad_id(tokenizer))
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, rendered in enumerate(rows):
+            ids_BT[row, longest - len(rendered.ids) :] = torch.tensor(rendered.ids)
+            mask_BT[row, longest - len(rendered.ids) :] = 1
+        with torch.inference_mode():
+            positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+            given = {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT}
+            given = {name: tensor.to(model.device) for name, tensor in given.items()}
+            logits_BTV = model(**given, use_cache=False, logits_to_keep=kept).logits[:, -kept:]
+            for row, rendered in enumerate(rows):
+                logits_TV = logits_BTV[row, kept - len(rendered.response) - 1 : kept - 1]
+                yield _top(logits_TV, rendered.response, k)
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            folder, device = self._folder(), _device(self._device)
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype=self._dtype, trust_remote_code=self._trust)
+            except (OSError, ValueError) as error:
+                raise TeacherError(f"the model {self._name} cannot be loaded: {_first_line(error)}") from error
+            placed: Any = model
+            placed = placed.to(torch.device(device)).eval().requires_grad_(False)
+            self._loaded = (placed, tokenizer)
+        return self._loaded
+
+    def _folder(self) -> Path:
+        """The folder itself, or the hub's snapshot of the model, fetched where it is not there yet."""
+        if Path(self._name).is_dir():
+            return Path(self._name)
+        if os.sep in self._name and (self._name.startswith((".", "~", os.sep)) or self._name.count("/") > 1):
+            raise TeacherError(
+                f"the teacher's model {self._name!r} is no folder; name one that from_pretrained loads, or a hub model"
+            )
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(self._name, revision=self._revision, allow_patterns=list(_WEIGHTS)))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            raise TeacherError(
+                f"the teacher's model {self._name!r} is neither a folder nor can it be fetched from the hub: {_first_line(error)}"
+            ) from error
+
+
+def _top(logits_TV: torch.Tensor, response: list[int], k: int) -> TokenBeliefs:
+    top_TK, ids_TK = logits_TV.float().log_softmax(-1).topk(k, dim=-1)
+    return TokenBeliefs(
+        np.asarray(response, dtype=np.int32), ids_TK.cpu().numpy().astype(np.int32), top_TK.cpu().numpy()
+    )
+
+
+def _decoded(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
+    """The text of an answer. What continues a plain text keeps the blank it begins with, which decoding alone would
+    drop.
+    """
+    if getattr(tokenizer, "chat_template", None) is not None:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+    before = tokenizer.decode(prompt, skip_special_tokens=True)
+    whole = tokenizer.decode([*prompt, *ids], skip_special_tokens=True)
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _context(model: Any) -> int:
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _digest(folder: Path) -> str:
+    """sha256 over the content of the files that make the model, by name; hashes of unchanged files are remembered."""
+    files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    if not any(path.suffix in (".safetensors", ".bin", ".pt") for path in files):
+        raise TeacherError(f"the folder {folder} holds no weights (*.safetensors); name one that from_pretrained loads")
+    whole = hashlib.sha256()
+    for path, digest in zip(files, _file_hashes(files)):
+        whole.update(f"{path.name} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _file_hashes(files: list[Path]) -> list[str]:
+    memory = default_store() / "hashes.json"
+    try:
+        known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    hashes, fresh = [], False
+    for path in files:
+        state = path.stat()
+        mark = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
+        if mark not in known:
+            with path.open("rb") as file:
+                known[mark] = hashlib.file_digest(file, "sha256").hexdigest()
+            fresh = fresh or state.st_size > 1 << 20
+        hashes.append(known[mark])
+    if fresh:
+        _remember(memory, known)
+    return hashes
+
+
+def _remember(memory: Path, known: dict[str, str]) -> None:
+    """A lost memory costs time, not answers: where it cannot be written, the files are read again next time."""
+    part = memory.with_name(f".{memory.name}.{os.getpid()}")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(known), encoding="utf-8")
+        part.replace(memory)
+    except OSError:
+        part.unlink(missing_ok=True)

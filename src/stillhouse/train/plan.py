@@ -1,0 +1,37 @@
+"""Which records make up which micro-batch: a function of seed and content, for every number of processes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from stillhouse.train.batch import Branch, Item
+from stillhouse.train.settings import micro_batches
+
+
+class Plan(Dataset):
+    """Micro-batch g of this process. A branch's share of it depends on the branch, the seed and g alone, so that arms
+    which train on the same branch see the same batches in the same order. The end of a pass ends a micro-batch.
+    """
+
+    def __init__(
+        self, branches: Mapping[str, Branch], *, seed: int, length: int, size: int, rank: int = 0, world: int = 1
+    ):
+        self.branches, self.seed, self.length, self.size = branches, seed, length, size
+        self.rank, self.world = rank, world
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, list[Item]]:
+        return {name: self._items(name, branch, number) for name, branch in self.branches.items()}
+
+    def _items(self, name: str, branch: Branch, number: int) -> list[Item]:
+        turn, part = divmod(number, micro_batches(len(branch), self.size))
+        if self._orders.get(name, (-1,))[0] != turn:
+            self._orders[name] = turn, branch.order(self.seed, turn)
+        places = self._orders[name][1][part * self.size : (part + 1) * self.size]
+        own = places[self.rank :: self.world]
+        # a process left without a record still takes part, with one that does not count
+        return [branch.item(int(place)) for place in own] or [branch.item(int(places[0]), weight=0.0)]

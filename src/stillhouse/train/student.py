@@ -1,0 +1,133 @@
+"""The student: loaded from a folder or a hub name, with or without LoRA, and saved so that transformers can load it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.render import end_ids, pad_id
+
+# what a recipe may write under `student: {lora: ...}`, and what peft calls it
+LORA_KNOBS = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "dora": "use_dora",
+    "rslora": "use_rslora",
+    "init": "init_lora_weights",
+}
+KINDS = ("causal_lm",)
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A causal language model and its tokenizer. Training changes the model in place."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_student(
+    path_or_name: str | Path,
+    *,
+    kind: str = "causal_lm",
+    lora: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Student:
+    """The model and tokenizer of a folder, a hub name, or "pocket" (the embedded base student).
+
+    `lora` adds an adapter (`{rank: 32}`; alpha defaults to twice the rank, targets to every linear layer but the head)
+    whose first weights come from `seed`. Raises RecipeError where that is no model, or for a knob nobody knows.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f"student.kind: {kind!r} cannot be trained; {nearest(kind, KINDS)}")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = _source(str(path_or_name))
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise RecipeError(f"student.dtype: {dtype!r}; {nearest(dtype, ('float32', 'bfloat16', 'float16'))}")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(
+            f"student.model: {source!r} cannot be loaded as a causal language model: {reason}; "
+            "give a folder that from_pretrained loads, a model's name, or pocket"
+        ) from error
+    return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer)
+
+
+def save_student(student: Student, folder: str | Path) -> Path:
+    """Writes what `AutoModelForCausalLM.from_pretrained(folder)` loads; a LoRA is merged, and kept in `adapter/` too.
+
+    The generation settings get every id that ends a turn, so that the saved student stops where it learned to.
+    """
+    folder = Path(folder)
+    model = student.model
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder / ADAPTER)
+        model = deepcopy(model).merge_and_unload()
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.eos_token_id = list(end_ids(student.tokenizer, model.generation_config))
+        model.generation_config.pad_token_id = pad_id(student.tokenizer)
+    with quiet():
+        model.save_pretrained(folder)
+    student.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's progress bars and advice, which would run through our own."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    try:
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _source(path_or_name: str) -> str:
+    if path_or_name == "pocket":
+        from stillhouse.pocket import student_path
+
+        return str(student_path())
+    folder = Path(path_or_name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise RecipeError(
+            f"student.model: {path_or_name} is not a model folder: it has no config.json; "
+            "give the folder that save_pretrained wrote"
+        )
+    if not folder.exists() and (path_or_name.startswith((".", "/", "~")) or path_or_name.count("/") > 1):
+        raise RecipeError(f"student.model: there is no folder {path_or_name}; give a model folder or a model's name")
+    return str(folder) if folder.exists() else path_or_name
+
+
+def _with_lora(model: Any, knobs: Mapping[str, Any], seed: int) -> Any:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    for name in knobs:
+        if name not in LORA_KNOBS:
+            raise RecipeError(f"student.lora: no knob {name!r}; {nearest(name, LORA_KNOBS)}")
+    given = {LORA_KNOBS[name]: value for name, value in knobs.items()}
+    rank = given.setdefault("r", 16)
+    given.setdefault("lora_alpha", 2 * rank)
+    given.setdefault("target_modules", "all-linear")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **given))

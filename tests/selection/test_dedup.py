@@ -1,0 +1,132 @@
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from stillhouse.errors import RecipeError
+from stillhouse.records import Seed, user
+from stillhouse.selection.dedup import exact, minhash, rouge, semantic
+from stillhouse.selection.minhash import Index, bands, jaccard, shingles
+
+DATA = os.environ.get("STILLHOUSE_TEST_DATA")
+
+
+def test_the_first_of_equals_stays(example) -> None:  # type: ignore[no-untyped-def]
+    records = [example("p", "r"), example("p", "r"), example("p", "s"), example("q", "r"), example("p ", "r")]
+    assert [why for _, why in exact(records)] == [None, "duplicate", None, None, None]
+    assert [why for _, why in exact(records, on="prompt")] == [None, "duplicate", "duplicate", None, None]
+    assert [why for _, why in exact(records, on="response")] == [None, "duplicate", None, "duplicate", "duplicate"]
+    assert [why for _, why in exact(records, ignore_whitespace=True)][-1] == "duplicate"  # R60
+
+
+@given(st.lists(st.text(max_size=3), max_size=30))
+def test_what_is_kept_is_the_set_of_texts_in_order(texts: list[str]) -> None:
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
+    kept = [record.prompt[0].content for record, why in exact(seeds, on="prompt") if why is None]
+    assert kept == list(dict.fromkeys(texts))
+
+
+ASCII_WORDS = st.lists(
+    st.sampled_from(list("abcdefghijkl")), min_size=1, max_size=14
+)
+
+
+@given(st.lists(ASCII_WORDS, max_size=25), st.sampled_from([0.5, 0.7, 0.9]))
+@settings(max_examples=40, deadline=None)
+def test_rouge_keeps_what_comparing_every_pair_with_rouge_score_keeps(lists: list[list[str]], threshold: float) -> None:
+    """R01: the indexed pool decides as the exhaustive way does, with another implementation of ROUGE-L as the oracle."""
+    scorer = RougeScorer(["rougeL"])
+    texts = [" ".join(tokens) for tokens in lists]
+    pool: list[str] = []
+    for text in texts:
+        if all(scorer.score(text, other)["rougeL"].fmeasure <= threshold + 1e-9 for other in pool):
+            pool.append(text)
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
+    assert [record.prompt[0].content for record, why in rouge(seeds, threshold=threshold) if why is None] == pool
+
+
+def test_rouge_reindexes_as_the_pool_grows_and_still_finds_old_members() -> None:
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices([f"w{i}" for i in range(3000)], k=12)) for _ in range(700)]
+    copies = [text + " indeed" for text in texts]  # F1 = 24/25
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts + copies)]
+    assert [why for _, why in rouge(seeds)] == [None] * 700 + ["not_novel"] * 700
+
+
+def test_rouge_reads_every_script_and_two_empty_texts_are_not_alike() -> None:
+    texts = ["写一首关于春天的诗", "解释量子力学的基本原理", "写一首关于春天的诗吧", "!!!", "???"]
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
+    assert [why for _, why in rouge(seeds)] == [None, None, "not_novel", None, None]
+
+
+def test_minhash_finds_planted_near_duplicates_and_drops_nothing_else() -> None:
+    """R60: of 300 planted pairs with a shingle Jaccard of at least 0.8, 98 % are found; what is below 0.8 stays."""
+    rng = random.Random(1)
+    vocabulary = [f"word{i}" for i in range(5000)]
+    originals = [rng.choices(vocabulary, k=rng.randint(40, 90)) for _ in range(1500)]
+    seeds, planted = [], []
+    for number, tokens in enumerate(originals):
+        seeds.append(Seed(f"o{number}", user(" ".join(tokens))))
+        if number % 5 == 0:
+            changed = list(tokens)
+            changed[rng.randrange(len(changed))] = "changed"
+            pair = [set(zip(t, t[1:], t[2:])) for t in (tokens, changed)]
+            if len(pair[0] & pair[1]) / len(pair[0] | pair[1]) >= 0.8:
+                planted.append(f"c{number}")
+            seeds.append(Seed(f"c{number}", user(" ".join(changed))))
+    dropped = {record.id for record, why in minhash(seeds, on="prompt") if why}
+    assert len(planted) > 250
+    assert dropped <= set(planted)
+    assert len(dropped) / len(planted) >= 0.98
+
+
+def test_minhash_agrees_with_the_definition_of_jaccard() -> None:
+    a, b = (shingles(text.split(), 3, {}) for text in ("a b c d e f", "a b c d e g"))
+    assert (len(a), len(b)) == (4, 4)
+    assert jaccard(a, b) == pytest.approx(3 / 5)
+    assert len(shingles(["one", "two"], 3, {})) == 1
+    assert len(shingles([], 3, {})) == 0
+
+
+def test_bands_reach_the_recall_they_promise() -> None:
+    for threshold in (0.5, 0.7, 0.8, 0.95):
+        count, rows = bands(threshold, 128)
+        assert count * rows <= 128
+        assert 1 - (1 - threshold**rows) ** count >= 0.99
+
+
+def test_minhash_index_merges_runs_without_losing_a_key() -> None:
+    index, rng = Index(), np.random.default_rng(0)
+    keys_NB = rng.integers(0, 2**63, size=(30_000, 8), dtype=np.uint64)
+    for document, keys_B in enumerate(keys_NB):
+        index.add(keys_B, document)
+    for document in range(0, 30_000, 997):
+        assert index.candidates(keys_NB[document]) == {document}
+    assert index.candidates(rng.integers(0, 2**63, size=8, dtype=np.uint64)) == set()
+
+
+def test_thresholds_are_checked() -> None:
+    for selector in (rouge, minhash):
+        with pytest.raises(RecipeError, match="threshold is 1\\.5"):
+            list(selector([Seed("s", user("t"))], threshold=1.5))
+
+
+@pytest.mark.skipif(DATA is None, reason="STILLHOUSE_TEST_DATA is not set")
+def test_semantic_drops_paraphrases_and_keeps_other_questions() -> None:
+    """R15: cosine with everything kept, by a real static embedder."""
+    pytest.importorskip("model2vec")
+    texts = [
+        "How do I cook rice?",
+        "What is the capital city of France?",
+        "How do I cook rice at home?",
+        "Write a poem about the ocean.",
+        "What's the capital city of France?",
+    ]
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
+    got = [why for _, why in semantic(seeds, model=str(Path(DATA or "") / "potion-base-4M-int8"), threshold=0.8)]
+    assert got == [None, None, "same_meaning", None, "same_meaning"]
