@@ -75,6 +75,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     for arm in plan["arms"]:
         objectives = ", ".join(arm["objectives"]) or "no training"
         yield f"arm {arm['arm']}: {arm['phases']} phase(s) of {objectives}, {arm['repeats']} repeat(s)"
+    yield from plan["terms"]["lines"]
     for warning in plan["warnings"]:
         yield f"warning: {warning}"
 

@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
                 loaded.folder,
             )
         _evaluate(recipe, loaded.folder, where)
-        _student(recipe, where)
+        _student(recipe, loaded.folder, where)
         plan.arms.append(_arm_plan(arm, recipe))
         seen |= gives
     _final(loaded)
@@ -79,7 +80,7 @@ def _branch(name: str, branch: Branch, recipe: Recipe, folder: Path, where: str)
     place = f"{where}knowledge.{name}"
     found = signature("seeds", branch.seeds.do, folder=folder, where=f"{place}.seeds")
     check_knobs(found, branch.seeds.knobs, f"{place}.seeds", folder)
-    held = "Seed"
+    held = (_kinds(found.returns) or ["Seed"])[-1]
     for number, entry in enumerate(branch.elicit):
         at = f"{place}.elicit[{number}]"
         found = signature("elicit", entry.do, folder=folder, where=at)
@@ -160,8 +161,70 @@ def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, f
         known = [*gives, *(["rollouts"] if phase.rollouts else [])]
         if entry.on not in known:
             raise RecipeError(f"{at}.on: no branch {entry.on!r}; {nearest(entry.on, known)}")
-        _arrays(found, gives.get(entry.on, "rollouts"), entry.teacher, recipe, at)
+        held = gives.get(entry.on, "rollouts")
+        _arrays(found, held, entry.teacher, recipe, at)
+        if entry.teacher:
+            _same_tokens(entry.teacher, recipe, at)
+        if held == "TopLogprobs":
+            for name in _believed(recipe.knowledge[entry.on], folder, at):
+                _same_tokens(name, recipe, at)
     _arguments(phase.args, where)
+
+
+def _believed(branch: Branch, folder: Path, where: str) -> list[str]:
+    """The teachers whose beliefs a branch ends with."""
+    told: list[str] = []
+    for entry in branch.elicit:
+        if "TopLogprobs" in _kinds(signature("elicit", entry.do, folder=folder, where=where).returns):
+            told = [entry.teacher] if isinstance(entry.teacher, str) else list(entry.teacher or [])
+    return told
+
+
+def _same_tokens(name: str, recipe: Recipe, where: str) -> None:
+    """Beliefs are about tokens: refuses a teacher and a student that cut text differently, where both lie on this disk."""
+    if recipe.student is None or name == STUDENT:
+        return
+    theirs, ours = _teacher_folder(recipe.teachers[name]), _student_folder(recipe.student.model)
+    if theirs is None or ours is None or tokenizer_of(theirs) == tokenizer_of(ours):
+        return
+    raise RecipeError(
+        f"{where}: teacher {name!r} and the student cut text with different tokenizers, so their distributions cannot be "
+        "compared token by token; take a student of the teacher's family, or learn from the teacher's text alone"
+    )
+
+
+def _teacher_folder(entry: TeacherEntry) -> Path | None:
+    """Where a teacher's tokenizer can be read without loading or fetching anything."""
+    from stillhouse.pocket import teacher_path
+
+    if entry.backend == "pocket":
+        return teacher_path()
+    if entry.backend == "run":
+        return _folder(str(Path(str(entry.knobs["path"])) / "student"))
+    return _folder(str(entry.knobs.get("model", "")))
+
+
+def _student_folder(model: str) -> Path | None:
+    from stillhouse.pocket import student_path
+
+    return student_path() if model == "pocket" else _folder(model)
+
+
+def _folder(name: str) -> Path | None:
+    return Path(name) if name and (Path(name) / "config.json").is_file() else None
+
+
+@lru_cache(maxsize=16)
+def tokenizer_of(folder: Path) -> str:
+    """The fingerprint of a local model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    from stillhouse.render import fingerprint
+
+    try:
+        return fingerprint(AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{folder}: its tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def _arrays(found: Signature, held: str, teacher: str | None, recipe: Recipe, where: str) -> None:
@@ -173,7 +236,11 @@ def _arrays(found: Signature, held: str, teacher: str | None, recipe: Recipe, wh
     offered |= TEACHER_PROVIDES if teacher else frozenset()
     missing = [name for name in found.inputs if name not in offered]
     if missing:
-        hint = "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`" if "teacher_beliefs" in missing else ""
+        hint = (
+            "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`"
+            if "teacher_beliefs" in missing
+            else ""
+        )
         raise RecipeError(f"{where}: {found.name} needs {', '.join(missing)}, which {held} records do not give{hint}")
 
 
@@ -198,13 +265,22 @@ def _evaluate(recipe: Recipe, folder: Path, where: str) -> None:
             raise RecipeError(f"{where}evaluate: two entries are called {label!r}; give each a `name:`")
 
 
-def _student(recipe: Recipe, where: str) -> None:
+def _student(recipe: Recipe, folder: Path, where: str) -> None:
     if recipe.train and recipe.student is None:
         raise RecipeError(
             f"{where}student: missing; `train:` needs a student, for example `student: {{model: pocket}}`"
         )
-    if recipe.student is not None and _looks_local(recipe.student.model) and not Path(recipe.student.model).is_dir():
-        raise RecipeError(f"{where}student.model: {recipe.student.model!r} is no folder")
+    if recipe.student is None or recipe.student.model == "pocket":
+        return
+    model = recipe.student.model
+    inside = folder / Path(model).expanduser()
+    if _looks_local(model) and not inside.is_dir():
+        raise RecipeError(f"{where}student.model: {model!r} is no folder")
+    if inside.is_dir() and not (inside / "config.json").is_file():
+        raise RecipeError(
+            f"{where}student.model: the folder {model!r} holds no model (no config.json); "
+            "name a folder that from_pretrained loads, a model's name, or pocket"
+        )
 
 
 def _looks_local(model: str) -> bool:
@@ -302,7 +378,7 @@ def seeds_seen(branch: Branch, folder: Path, where: str, limit: int | None) -> t
     rows = chars = 0
     for seed in load("seeds", branch.seeds.do, folder=folder, where=where)(**branch.seeds.knobs):
         rows += 1
-        chars += sum(len(message.content) for message in seed.prompt)
+        chars += sum(len(message.content) for message in seed.prompt) or len(getattr(seed, "response", ""))
         if limit is not None and rows >= limit:
             break
     return rows, chars

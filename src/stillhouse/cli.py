@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stillhouse.cli_terms import app as terms
 from stillhouse.errors import StillhouseError
 
 app = typer.Typer(
@@ -17,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(terms, name="terms")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")]
@@ -102,8 +105,11 @@ def check(recipe: RecipeName, changes: Changes = None, limit: int | None = None,
     from stillhouse.catalogue import plan_lines
     from stillhouse.check import check as check_recipe
     from stillhouse.recipe import load_recipe
+    from stillhouse.terms import terms_of
 
-    plan = asdict(check_recipe(load_recipe(recipe, changes or []), limit=limit))
+    loaded = load_recipe(recipe, changes or [])
+    plan = asdict(check_recipe(loaded, limit=limit))
+    plan["terms"] = terms_of(loaded).before_spending()
     if as_json:
         _json(plan)
     else:

@@ -99,7 +99,7 @@ def show(
 
     with _said_in_one_sentence():
         known, today = _known(registry)
-        found = [known.by_id[name]] if name in known.by_id else _about(known, name)
+        found = [known.by_id[name]] if name in known.by_id else list(known.speaking_of(name))
         if not found:
             raise RecipeError(
                 f"no record {name!r}, and none speaks of a model or data set of that name; {nearest(name, known.by_id)}"
@@ -156,11 +156,6 @@ def _known(path: Path | None) -> tuple["Registry", date]:
 
     today = date.today()
     return registry_for(Path(), _registry(path, today)), today
-
-
-def _about(known: "Registry", name: str) -> list[Any]:
-    paths = sorted({access for r in known.records for access in r.access})
-    return list(dict.fromkeys(r for access in paths for r in known.find(name, access) if r.kind != "host"))
 
 
 def _short(record: Any, today: date) -> dict[str, Any]:

@@ -92,6 +92,9 @@ class _Buffer(DynamicLayer):
     """Keys and values in a buffer with room to grow, so that a step copies the new token and not the whole past."""
 
     length = 0
+    room: list[torch.Tensor]
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if not self.is_initialized:
@@ -249,6 +252,6 @@ def inverse_cdf(probs_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor
 
 def _nucleus(probs_BV: torch.Tensor, top_p: float) -> torch.Tensor:
     """The most likely tokens whose mass reaches `top_p`, the one that crosses it included."""
-    sorted_BV, order_BV = probs_BV.sort(-1, descending=True, stable=True)
+    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
     sorted_BV[sorted_BV.cumsum(-1) - sorted_BV >= top_p] = 0
     return torch.zeros_like(probs_BV).scatter_(-1, order_BV, sorted_BV)

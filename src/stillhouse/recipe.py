@@ -206,12 +206,15 @@ _Loader.add_implicit_resolver(
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be written again
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} is written twice", key_node.start_mark
             )
         seen.add(key)
+    loader.flatten_mapping(node)
     return dict(loader.construct_pairs(node, deep=True))
 
 
@@ -240,7 +243,9 @@ def build(data: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _first_problem(error: ValidationError, data: Mapping[str, Any], where: str) -> str:
-    problem = error.errors()[0]
+    problems = error.errors()
+    # a misspelt key is the reason for the missing one
+    problem = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
     place = ".".join(str(part) for part in problem["loc"]) or where
     if problem["type"] == "extra_forbidden":
         parent, key = problem["loc"][:-1], str(problem["loc"][-1])

@@ -121,7 +121,7 @@ def _chat(tokenizer: Any, messages: Sequence[Message], *, answering: bool) -> st
 
 
 def _prompt_text(tokenizer: Any, frame: _Frame, messages: Sequence[Message]) -> str:
-    if frame.template is None:
+    if frame.template is None or not messages:  # nothing was asked: plain text, without anybody's turn around it
         return "\n".join(message.content for message in messages)
     try:
         return _chat(tokenizer, messages, answering=True)

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from stillhouse.check import check
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError
 from stillhouse.progress import Progress
@@ -22,7 +24,10 @@ from stillhouse.scores import Evaluation
 from stillhouse.steps import Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
 from stillhouse.students import Data, Students, choose_final
+from stillhouse.terms import Terms, terms_of
 
+_FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
+_UNWRITABLE = (errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _VERSIONS = ("stillhouse", "torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "openai")
 
 
@@ -95,15 +100,26 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
     """Runs every stage. Whatever stops it, what was made is kept and the same command goes on from there."""
     folder = out or Path("runs") / loaded.recipe.name
     check(loaded, limit=options.limit)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), _full_disk_said(folder), Progress(folder, quiet=options.quiet) as progress:
-        stages = _Stages(loaded, folder, options, progress)
+    terms = terms_of(loaded)
+    verdict = terms.before_spending()
+    with _writing_said(folder):
+        _made(folder)
+    with _locked(folder), _writing_said(folder), Progress(folder, quiet=options.quiet) as progress:
+        stages = _Stages(loaded, folder, options, progress, terms)
+        stages.manifest["terms"] = verdict
         try:
             stages.run()
         except BaseException as error:
             stages.stopped(error)
             raise
     return Run(folder)
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RecipeError(f"--out {folder}: a file is in the way; name a folder that is there or can be made") from None
 
 
 @contextmanager
@@ -122,22 +138,33 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_said(folder: Path) -> Iterator[None]:
+def _writing_said(folder: Path) -> Iterator[None]:
+    """A disk that takes no more is one sentence, whoever met it: files, the libraries that save weights, the store."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(
-                f"{folder}: the disk is full; free some space and run again, nothing made so far is lost"
-            ) from error
-        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = _unwritable(error)
+        if reason is None:
+            raise
+        raise RunFailed(f"{folder}: {reason} and run again, nothing made so far is lost") from error
+
+
+def _unwritable(error: BaseException) -> str | None:
+    """What stopped the writing and what to do about it; None where the error is about something else."""
+    # copying a folder, safetensors and torch tell it in words of their own
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(said in str(error) for said in _FULL):
+        return "the disk is full; free some space"
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        return f"{error.filename or 'a file'} cannot be written ({error.strerror}); change that"
+    return None
 
 
 class _Stages:
-    def __init__(self, loaded: Loaded, folder: Path, options: Options, progress: Progress) -> None:
+    def __init__(self, loaded: Loaded, folder: Path, options: Options, progress: Progress, terms: Terms) -> None:
         from stillhouse.teachers.calls import Calls
 
-        self.loaded, self.recipe = loaded, loaded.recipe
+        self.loaded, self.recipe, self.terms = loaded, loaded.recipe, terms
         self.folder, self.options, self.progress = folder, options, progress
         self.manifest = self._manifest()
         self.calls = Calls(Path(self.recipe.store).expanduser() if self.recipe.store else None)
@@ -172,6 +199,7 @@ class _Stages:
         branches = self._timed("knowledge", self._knowledge)
         students = self._timed("train", lambda: self._train(branches))
         self._timed("evaluate", lambda: self._evaluate(students))
+        self.manifest["terms"]["card"] = self._card()
         self.manifest["state"] = "done"
         self._save()
         self._report()
@@ -241,6 +269,8 @@ class _Stages:
 
     def _train(self, branches: Mapping[str, Mapping[str, Data]]) -> list[dict[str, Any]]:
         arms = {arm: recipe for arm, recipe in self.loaded.arms().items() if recipe.train}
+        if arms:
+            self.terms.before_training(self.folder)
         work = Students(self.folder, self.loaded.folder, self.progress, branches)
         students = []
         # repeats outside, arms inside: whatever stops a run leaves whole pairs behind
@@ -276,6 +306,14 @@ class _Stages:
         (part / ".from").write_text(stamp)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
+
+    def _card(self) -> dict[str, Any]:
+        """What the terms want on the cards; the files that go with the student are put beside it."""
+        card = self.terms.on_the_card()
+        if (self.folder / "student").is_dir():
+            for name, text in card["files"].items():
+                (self.folder / "student" / name).write_text(text, encoding="utf-8")
+        return card
 
     def _report(self) -> None:
         from stillhouse.report import write_report

@@ -18,7 +18,7 @@ from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
 from stillhouse.records import Prompt, content_id
 from stillhouse.resolve import PACKAGE, signature
 from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
-from stillhouse.store import Writer, read_json, read_jsonl, write_json
+from stillhouse.store import Writer, read_jsonl, read_stamp, write_json
 from stillhouse.teachers.base import Answer, Request, Sampling
 
 BASE = "base"
@@ -91,7 +91,7 @@ class Evaluation:
         if "path" in entry.knobs:
             parts["file"] = file_hash(Path(entry.knobs["path"]))
         stamp, new = path.with_suffix(".stamp.json"), fingerprint(parts)
-        if not (stamp.is_file() and path.is_file() and read_json(stamp)["hash"] == new):
+        if not path.is_file() or (read_stamp(stamp) or {}).get("hash") != new:
             stamp.unlink(missing_ok=True)
             with self.progress.task(f"evaluate {entry.label} {subject.label}", None), Writer(path) as out:
                 for row in self._scored(entry, found.inputs, subject, choosing):

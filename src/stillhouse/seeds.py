@@ -6,14 +6,15 @@ Each takes knobs only and yields `Seed`s one by one. Columns are named to be use
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
-from stillhouse.records import Message, Prompt, Seed, content_id, user
+from stillhouse.records import Example, Message, Prompt, Seed, content_id, user
 from stillhouse.store import read_jsonl
 
-__all__ = ["documents", "file", "hub"]
+__all__ = ["documents", "file", "hub", "texts"]
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -63,11 +64,47 @@ def documents(*, path: Path, pattern: str = "*.txt", max_chars: int = 2000, limi
         raise RecipeError(f"{root}: no file matches {pattern!r}")
     made = 0
     for each in files:
-        for passage in _passages(each.read_text(encoding="utf-8"), max_chars):
+        with _readable(each):
+            whole = each.read_text(encoding="utf-8")
+        for passage in _passages(whole, max_chars):
             if limit is not None and made >= limit:
                 return
             made += 1
             yield Seed(content_id("Seed", str(each.name), passage), user(passage), columns={"file": each.name})
+
+
+def texts(*, path: Path, field: str = "text", max_chars: int = 2000, limit: int | None = None) -> Iterator[Example]:
+    """Plain text to be learned as it stands: examples without a prompt, for language modelling with or without a teacher.
+
+    A `.txt` file is one text; of a JSON, JSONL, CSV or Parquet file each row's `field` is one (rows of a JSON list may be
+    bare strings). Texts longer than `max_chars` are cut at paragraph ends. Nothing is masked: every token is learned,
+    the end of the text too. Source: R11.
+    """
+    path = Path(path)
+    equals: dict[str, int] = {}
+    made = 0
+    for text in _texts(path, field):
+        for passage in _passages(text, max_chars):
+            if limit is not None and made >= limit:
+                return
+            made += 1
+            identity = content_id("Text", passage)
+            equals[identity] = ordinal = equals.get(identity, 0) + 1
+            yield Example(identity if ordinal == 1 else f"{identity}.{ordinal}", (), passage)
+    if not made:
+        raise RecipeError(f"{path}: holds no text")
+
+
+def _texts(path: Path, field: str) -> Iterator[str]:
+    if path.suffix.lower() == ".txt":
+        with _readable(path):
+            yield path.read_text(encoding="utf-8")
+        return
+    for number, row in _rows(path, bare=field):
+        value = _field(row, field, f"{path}, row {number}")
+        if not isinstance(value, str):
+            raise RecipeError(f"{path}, row {number}: {field!r} is a {type(value).__name__}, not text")
+        yield value
 
 
 def _passages(text: str, max_chars: int) -> Iterator[str]:
@@ -86,27 +123,42 @@ def _passages(text: str, max_chars: int) -> Iterator[str]:
         yield held
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.exists():
-        raise RecipeError(f"{path}: no such file")
+def _rows(path: Path, *, bare: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered rows; `bare` is the field under which a string in a JSON list counts as a row."""
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        import csv
+    with _readable(path):
+        if suffix == ".csv":
+            import csv
 
-        with open(path, newline="", encoding="utf-8-sig") as source:
-            yield from enumerate(csv.DictReader(source), 2)
-    elif suffix == ".parquet":
-        import pyarrow.parquet
+            with open(path, newline="", encoding="utf-8-sig") as source:
+                yield from enumerate(csv.DictReader(source), 2)
+        elif suffix == ".parquet":
+            yield from _parquet(path)
+        elif suffix == ".json" and _starts_a_list(path):
+            yield from _json_list(path, bare)
+        else:
+            yield from read_jsonl(path)
 
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    elif suffix == ".json" and _starts_a_list(path):
-        yield from _json_list(path)
-    else:
-        yield from read_jsonl(path)
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        told = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, and a file is needed"}
+        raise RecipeError(f"{path}: {told.get(type(error), f'cannot be read ({error.strerror})')}") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow.parquet
+
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(1024)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except pyarrow.ArrowInvalid as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
 
 
 def _starts_a_list(path: Path) -> bool:
@@ -114,12 +166,14 @@ def _starts_a_list(path: Path) -> bool:
         return source.read(64).lstrip().startswith("[")
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_list(path: Path, bare: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise RecipeError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     for number, row in enumerate(rows, 1):
+        if bare is not None and isinstance(row, str):
+            row = {bare: row}
         if not isinstance(row, dict):
             raise RecipeError(f"{path}, row {number}: a {type(row).__name__}, but every row must be a JSON object")
         yield number, row
@@ -138,8 +192,6 @@ def _seeds(
     equals: dict[str, int] = {}
     made = 0
     for number, row in rows:
-        if limit is not None and made >= limit:
-            return
         where = f"{source}, row {number}"
         messages = user(render(row, where)) if render else _messages(_field(row, prompt, where), where)
         known = _reference(row, reference, where)
@@ -148,6 +200,8 @@ def _seeds(
         equals[seed_id] = ordinal = equals.get(seed_id, 0) + 1
         yield Seed(seed_id if ordinal == 1 else f"{seed_id}.{ordinal}", messages, known, kept)
         made += 1
+        if made == limit:
+            return
     if not made:
         raise RecipeError(f"{source}: holds no row; a branch needs at least one seed")
 

@@ -20,7 +20,7 @@ from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, ElicitEntry, Entry, Recipe, fingerprint
 from stillhouse.records import Lost, Record, stamped
 from stillhouse.resolve import PACKAGE, import_file, load, locate, read_signature
-from stillhouse.store import Records, Writer, lost_row, read_json, write_json
+from stillhouse.store import Records, Writer, lost_row, read_stamp, write_json
 from stillhouse.teachers.base import Sampling
 
 # what an elicitor, a selector and a source of seeds give
@@ -296,10 +296,9 @@ def _first(source: Records, rows: int) -> Iterator[Result]:
 
 
 def _stamp(folder: Path) -> dict[str, Any] | None:
-    path = folder / "stamp.json"
-    if not path.is_file() or not (folder / "out.jsonl").is_file() or not (folder / "lost.jsonl").is_file():
+    if not (folder / "out.jsonl").is_file() or not (folder / "lost.jsonl").is_file():
         return None
-    return read_json(path)
+    return read_stamp(folder / "stamp.json")
 
 
 def file_hash(path: Path) -> str:

@@ -6,6 +6,7 @@ that its line names, under `<id>/<field>`. Readers keep 8 bytes per row in memor
 
 import json
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -161,12 +162,12 @@ class Records(Sequence[Record]):
 
 def line_offsets(path: Path) -> np.ndarray:
     """Where each line of a file starts, in bytes."""
-    offsets, position = [], 0
+    offsets, position = array("q"), 0
     with open(path, "rb") as file:
         for line in file:
             offsets.append(position)
             position += len(line)
-    return np.asarray(offsets, dtype=np.int64)
+    return np.array(offsets, dtype=np.int64)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -206,13 +207,28 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(part, path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that the program wrote. Raises `RunFailed` where something else has become of the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file; is this a run folder?") from None
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RunFailed(f"{path}: damaged ({error}); delete it and run again") from None
+    if not isinstance(value, dict):
+        raise RunFailed(f"{path}: damaged (a {type(value).__name__} instead of an object); delete it and run again")
+    return value
+
+
+def read_stamp(path: Path) -> dict[str, Any] | None:
+    """The stamp of finished work; a missing or damaged one says only that the work is to be done again."""
+    if not path.is_file():
+        return None
+    try:
+        stamp = read_json(path)
+    except RunFailed:
+        return None
+    return stamp if "hash" in stamp else None
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:

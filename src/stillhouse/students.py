@@ -17,7 +17,7 @@ from stillhouse.progress import Progress
 from stillhouse.recipe import Phase, Recipe, fingerprint
 from stillhouse.resolve import PACKAGE, load
 from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
-from stillhouse.store import Records, dump_line, read_json, write_json
+from stillhouse.store import Records, dump_line, read_json, read_stamp, write_json
 
 _TRAINING_CODE = ("train", "objectives", "kernels", "render.py", "generate.py")
 
@@ -44,14 +44,14 @@ class Students:
         home = self.run / "students" / arm / str(seed)
         new = self._hash(arm, recipe, seed, teachers)
         stamp = home / "stamp.json"
-        if stamp.is_file() and (found := read_json(stamp))["hash"] == new:
+        if (found := read_stamp(stamp)) is not None and found["hash"] == new:
+            shutil.rmtree(home / "phases", ignore_errors=True)  # left where a kill came after the stamp
             return found
         self._make_room(home, new)
         started = time.monotonic()
         phases = [
             self._phase(arm, recipe, seed, number, phase, teachers, home) for number, phase in enumerate(recipe.train)
         ]
-        shutil.rmtree(home / "phases")
         record = {
             "hash": new,
             "arm": arm,
@@ -61,6 +61,7 @@ class Students:
             "path": str(home.relative_to(self.run)),
         }
         write_json(stamp, record)
+        shutil.rmtree(home / "phases")
         return record
 
     def _hash(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import tensor
 from torch.nn import functional
 
-from stillhouse.objectives.supervised import cross_entropy
+from stillhouse.objectives.supervised import cross_entropy, figa
 
 F64 = torch.float64
 
@@ -67,3 +67,12 @@ def test_half_precision_is_summed_in_float32():
     expected = functional.cross_entropy(student.double(), torch.zeros(300, dtype=torch.long), reduction="sum")
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_figa_by_hand():
+    """Losses 1, 0.5, 0.7 with weights 1, -0.5, -0.5: the last is not confident enough to be pushed down."""
+    student = tensor([-1.0, -0.5, -0.7, float("nan")], dtype=F64).requires_grad_()
+    loss = figa(student, tensor([1.0, -0.5, -0.5, 0.0], dtype=F64))
+    loss.backward()
+    assert loss.item() == pytest.approx(1.0 - 0.25, rel=1e-12)
+    assert student.grad.tolist() == [-1.0, 0.5, 0.0, 0.0]

@@ -31,9 +31,7 @@ def test_what_is_kept_is_the_set_of_texts_in_order(texts: list[str]) -> None:
     assert kept == list(dict.fromkeys(texts))
 
 
-ASCII_WORDS = st.lists(
-    st.sampled_from(list("abcdefghijkl")), min_size=1, max_size=14
-)
+ASCII_WORDS = st.lists(st.sampled_from(list("abcdefghijkl")), min_size=1, max_size=14)
 
 
 @given(st.lists(ASCII_WORDS, max_size=25), st.sampled_from([0.5, 0.7, 0.9]))

@@ -3,7 +3,7 @@ import pytest
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grade, math
 from stillhouse.records import Ranking, user
-from stillhouse.selection.quality import correct, length
+from stillhouse.selection.quality import best, correct, length, score, vote
 
 
 def test_correct_says_why(example) -> None:  # type: ignore[no-untyped-def]
@@ -41,3 +41,39 @@ def test_length_has_both_ends_included(example) -> None:  # type: ignore[no-unty
     assert [why for _, why in length(records, max_chars=1, on="prompt")] == [None] * 4
     with pytest.raises(RecipeError, match="min_chars"):
         list(length(records))
+
+
+def test_score_never_invents_one(example) -> None:  # type: ignore[no-untyped-def]
+    """R15 (AlpaGasus): a threshold, or the highest; "failed = missing, never a default"."""
+    values = [4.5, 3.0, None, float("nan"), 5.0, 4.5, True]
+    records = [example(str(i), "r", score=value) for i, value in enumerate(values)]
+    assert [why for _, why in score(records, at_least=4.5)] == [
+        None, "low_score", "no_score", "no_score", None, None, "no_score",
+    ]  # fmt: skip
+    assert [i for i, (_, why) in enumerate(score(iter(records), keep=2)) if why is None] == [0, 4]
+    with pytest.raises(RecipeError, match="at_least"):
+        list(score(records))
+
+
+def test_best_of_n_keeps_one_of_each_seed(example) -> None:  # type: ignore[no-untyped-def]
+    """R35 (best of 4): the earliest of the highest; a seed without any score keeps nothing."""
+    a = [example("a", f"a{i}", score=s) for i, s in enumerate([1.0, 3.0, 3.0])]
+    b = [example("b", "b0"), example("b", "b1", score=2.0)]
+    c = [example("c", "c0")]
+    assert [why for _, why in best([*a, *b, *c])] == ["not_best", None, "not_best", "no_score", None, "no_score"]
+
+
+def test_vote_needs_no_reference(example) -> None:  # type: ignore[no-untyped-def]
+    """R21 (LMSI): the majority's paths stay; 0.5 and 1/2 are one answer; a tie has no majority."""
+    a = [example("a", f"Path {i}. The answer is {x}.") for i, x in enumerate(["1/2", "0.5", "3", "hm"])]
+    b = [example("b", "The answer is 1."), example("b", "The answer is 2."), example("b", "I do not know")]
+    assert [why for _, why in vote([*a, *b])] == [
+        None,
+        None,
+        "minority",
+        "minority",
+        "no_majority",
+        "no_majority",
+        "no_answer",
+    ]
+    assert [why for _, why in vote(a, at_least=0.6)] == ["no_majority"] * 4

@@ -40,11 +40,12 @@ class Source:
         return examples + long + [self.window(draw, 128) for _ in range(100)]
 
     def window(self, draw: Draw, length: int) -> Sequence:
-        """One window in four says its first half twice, which teaches to copy."""
+        """Many windows say a short piece over and over: that teaches to copy, which plain text teaches very slowly."""
         start = draw.randrange(len(self.book_ids) - length)
         ids = self.book_ids[start : start + length]
-        if draw.chance(0.25):
-            ids = ids[: length // 2] * 2
+        if draw.chance(0.5):
+            piece = ids[: draw.randint(4, 24)]
+            ids = (piece * (length // len(piece) + 1))[:length]
         return ids, [False] + [True] * (length - 1)
 
     def batches(self, number: int, tokens: int) -> Iterator[Batch]:

@@ -28,7 +28,10 @@ def answers(
         chosen = order[start : start + batch]
         inputs = tokenizer([prompts[i] for i in chosen], padding=True, padding_side="left", return_tensors="pt")
         output = model.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=limit, do_sample=False
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=limit,
+            do_sample=False,
         )
         said = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for i, text in zip(chosen, said, strict=True):

@@ -7,9 +7,18 @@ from types import ModuleType
 
 from tools.pocket.item import Draw, Item
 from tools.pocket.skills import (
-    check_answer, classify, compare, constraints, dialogue, free_text, new_problem, paraphrase, reading, tools,
+    check_answer,
+    classify,
+    compare,
+    constraints,
+    dialogue,
+    free_text,
+    new_problem,
+    paraphrase,
+    reading,
+    tools,
     word_problems,
-)  # fmt: skip
+)
 
 GRADED = (word_problems, constraints, reading, tools, classify, free_text)
 FURTHER = (check_answer, compare, new_problem, paraphrase, dialogue)
@@ -17,9 +26,18 @@ SKILLS: dict[str, ModuleType] = {skill.NAME: skill for skill in GRADED + FURTHER
 
 # Shares of the examples; what reads or computes more gets more.
 WEIGHTS = {
-    "word_problems": 32, "constraints": 10, "reading": 14, "tools": 10, "classify": 9, "free_text": 6,
-    "check_answer": 6, "compare": 5, "new_problem": 3, "paraphrase": 2.5, "dialogue": 2.5,
-}  # fmt: skip
+    "word_problems": 32,
+    "constraints": 10,
+    "reading": 14,
+    "tools": 10,
+    "classify": 9,
+    "free_text": 6,
+    "check_answer": 6,
+    "compare": 5,
+    "new_problem": 3,
+    "paraphrase": 2.5,
+    "dialogue": 2.5,
+}
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful teacher.",

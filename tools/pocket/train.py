@@ -39,7 +39,13 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 
 
 def train(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, source: Source, plan: Plan, *, state: Path, folder: Path
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    source: Source,
+    plan: Plan,
+    *,
+    state: Path,
+    folder: Path,
 ) -> dict[str, float]:
     """Resumes from `state` when it is there; writes `folder` every `save_seconds` and at the end."""
     optimizer = make_optimizer(model, plan)
@@ -55,8 +61,11 @@ def train(
         loss = train_pool(model, optimizer, source, plan, pool, done)
         done["seconds"] += time.monotonic() - began
         done["pool"] = pool + 1
-        print(f"pool {pool + 1}/{plan.pools} step {done['step']} tokens {done['tokens']:,} loss {loss:.4f}"
-              f" seconds {done['seconds']:.0f}", flush=True)  # fmt: skip
+        print(
+            f"pool {pool + 1}/{plan.pools} step {done['step']} tokens {done['tokens']:,} loss {loss:.4f}"
+            f" seconds {done['seconds']:.0f}",
+            flush=True,
+        )
         if time.monotonic() - last > plan.save_seconds or done["pool"] == plan.pools:
             checkpoint(model, optimizer, done, state)
             save(model, tokenizer, folder)

@@ -1,5 +1,7 @@
 """The vocabulary the generators draw from."""
 
+# ruff: noqa: SIM905 (a list of words reads best as a line of words)
+
 from tools.pocket.item import Draw
 
 WOMEN = (
@@ -18,7 +20,9 @@ ANIMALS = (
 FRUITS = "apple pear plum peach lemon orange banana cherry grape melon fig mango lime kiwi apricot".split()
 COLOURS = "red blue green yellow black white brown grey pink purple orange gold silver".split()
 TOOLS = "hammer saw drill spade rake axe knife wrench chisel ladder brush broom".split()
-JOBS = "baker teacher doctor nurse farmer pilot cook painter singer writer tailor sailor lawyer driver miner judge".split()
+JOBS = (
+    "baker teacher doctor nurse farmer pilot cook painter singer writer tailor sailor lawyer driver miner judge".split()
+)
 INSTRUMENTS = "piano violin guitar flute drum trumpet harp cello organ banjo".split()
 FURNITURE = "table chair bed desk shelf sofa lamp bench stool cupboard mirror".split()
 CLOTHES = "shirt coat hat shoe sock scarf glove dress skirt belt boot jacket".split()
@@ -31,16 +35,32 @@ DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 FOODS = "soup bread rice pasta cheese fish salad cake pie eggs honey pizza beans noodles".split()
 PLACES = "garden river house forest bridge market school station harbour field hill lake barn church road park".split()
 ADJECTIVES = "big small old young happy quiet clean tall strong kind brave slow quick clever gentle proud".split()
-NOUNS = tuple(dict.fromkeys(
-    ANIMALS[:14] + TOOLS + FURNITURE + CLOTHES + INSTRUMENTS + PLACES
-    + "book letter cup stone tree boat kite clock basket candle window door wall ship train coin ring box bell".split()
-))
+NOUNS = tuple(
+    dict.fromkeys(
+        ANIMALS[:14]
+        + TOOLS
+        + FURNITURE
+        + CLOTHES
+        + INSTRUMENTS
+        + PLACES
+        + "book letter cup stone tree boat kite clock basket candle window door wall ship train coin ring box bell".split()
+    )
+)
 
 CATEGORIES = {
-    "animals": ANIMALS, "fruits": FRUITS, "colours": COLOURS, "tools": TOOLS, "jobs": JOBS,
-    "instruments": INSTRUMENTS, "clothes": CLOTHES, "vegetables": VEGETABLES, "cities": CITIES, "months": MONTHS,
-    "days": DAYS, "pieces of furniture": FURNITURE,
-}  # fmt: skip
+    "animals": ANIMALS,
+    "fruits": FRUITS,
+    "colours": COLOURS,
+    "tools": TOOLS,
+    "jobs": JOBS,
+    "instruments": INSTRUMENTS,
+    "clothes": CLOTHES,
+    "vegetables": VEGETABLES,
+    "cities": CITIES,
+    "months": MONTHS,
+    "days": DAYS,
+    "pieces of furniture": FURNITURE,
+}
 
 
 def person(draw: Draw) -> tuple[str, str]:

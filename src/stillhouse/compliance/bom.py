@@ -87,8 +87,7 @@ def _licence(expression: str) -> dict[str, Any]:
 
 def _teacher(plan: Plan, decision: Decision, model: str, ref: str) -> dict[str, Any]:
     mine = [t for t in plan.teachers if t.model == model]
-    about = (*decision.reasons, *decision.lifted, *decision.obligations, *decision.deferred)
-    records = sorted({row.record for row in about if row.subject == ref and row.record})
+    records = decision.records_about(ref)
     revision = next((t.revision for t in mine if t.revision), None)
     relation = "evaluation-only" if all(t.method == "evaluate_only" for t in mine) else "teacher-outputs"
     return {

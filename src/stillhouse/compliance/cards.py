@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillhouse.compliance.decision import Active, Decision
+from stillhouse.compliance.notices import credits_to_display
 from stillhouse.compliance.plan import Plan
 from stillhouse.compliance.registry import Registry
 
@@ -59,21 +60,17 @@ def _teachers(decision: Decision, plan: Plan, rows: Mapping[str, int]) -> list[d
     for t in plan.teachers:
         row: dict[str, Any] = {"id": t.model, "access": t.access, "method": t.method}
         row |= {"revision": t.revision} if t.revision else {}
-        row["terms"] = _records_of(decision, f"teacher:{t.model}")
+        row["terms"] = decision.records_about(f"teacher:{t.model}")
         row |= {"rows": rows[t.model]} if t.model in rows else {}
         out.append(row)
     return out
-
-
-def _records_of(decision: Decision, subject: str) -> list[str]:
-    about = (*decision.reasons, *decision.lifted, *decision.obligations, *decision.deferred)
-    return sorted({row.record for row in about if row.subject == subject and row.record})
 
 
 def model_card_section(
     decision: Decision, plan: Plan, registry: Registry, *, rows: Mapping[str, int] | None = None, changes: str = ""
 ) -> str:
     """The section "Provenance and obligations" of a model card, in Markdown. `changes` says what was done to the base."""
+    registry = registry.with_records(plan.records)
     out = ["## Provenance and obligations", "", _made_from(plan, rows or {}), ""]
     out += ["Obligations known to the publisher:", ""]
     out += _duties(decision, registry) or ["- none was found in the records listed"]
@@ -121,12 +118,9 @@ def _downstream(a: Active) -> str:
 
 def _to_display(decision: Decision) -> list[str]:
     """Credits that a record wants displayed, in the words of its own duty."""
-    marks = [a.text for a in decision.obligations if a.code.startswith("BUILT_WITH:")]
-    said = dict.fromkeys(text[text.index("“") + 1 : text.index("”")] for text in marks if "“" in text)
-    names = {a.code.partition(":")[2] for a in decision.obligations if a.code.startswith("BUILT_WITH:")}
-    plain = [f"Built with {name}" for name in sorted(names) if not any(name in line for line in said)]
-    lines = [*said, *plain]
-    return ["", *(f"**{line}**" for line in lines)] if lines else []
+    owed = [a for a in decision.obligations if a.code.startswith("BUILT_WITH:")]
+    said = dict.fromkeys(credits_to_display(a)[0] for a in owed)
+    return ["", *(f"**{line}**" for line in said)] if said else []
 
 
 def _credits(plan: Plan, decision: Decision, registry: Registry) -> list[str]:
@@ -172,9 +166,11 @@ def data_card_fields(decision: Decision, plan: Plan) -> dict[str, Any]:
 
 
 def data_card_section(
-    decision: Decision, plan: Plan, registry: Registry, *, rows: Mapping[str, int], human_rows: int = 0
+    decision: Decision, plan: Plan, registry: Registry, *, rows: Mapping[str, int] | None = None, human_rows: int = 0
 ) -> str:
     """The section "Sources and terms" of a data card. `rows` counts rows per teacher model, `human_rows` the others."""
+    registry = registry.with_records(plan.records)
+    rows = rows or {}
     synthetic = sum(rows.values())
     total = synthetic + human_rows
     out = ["## Sources and terms", ""]

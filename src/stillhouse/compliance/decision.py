@@ -206,10 +206,15 @@ class Decision:
     plan_sha256: str
     as_of: date
     gate: str = "plan"
+    records: tuple[tuple[str, str], ...] = ()  # subject and id of every record that was consulted
     screened: tuple[str, ...] = ()  # the points a screening report was given for
     lifted: tuple[Reason, ...] = ()
     overrides: tuple[Override, ...] = ()
     ignored: tuple[str, ...] = field(default=())  # why an acknowledgment did nothing
+
+    def records_about(self, subject: str) -> list[str]:
+        """The ids of the records that govern a subject such as `teacher:<model>`."""
+        return [record for about, record in self.records if about == subject]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of `still terms check --json`, and of the manifest."""
@@ -219,6 +224,7 @@ class Decision:
             "obligations": [row.as_dict() for row in self.obligations],
             "reasons": [row.as_dict() for row in self.reasons],
             "deferred": [row.as_dict() for row in self.deferred],
+            "records": [{"subject": subject, "record": record} for subject, record in self.records],
             "missing_facts": list(self.missing_facts),
             "registry": dict(self.registry),
             "plan_sha256": self.plan_sha256,

@@ -60,6 +60,7 @@ def _decision(plan: Plan, registry: Registry, as_of: date, out: Findings) -> Dec
         plan.sha256,
         as_of,
         plan.use.gate,
+        tuple(sorted(out.used)),
         tuple(sorted(plan.use.screening)),
     )
 
@@ -105,6 +106,7 @@ class _Edges:
         for host in self.registry.find(model, access):
             if host.kind != "host":
                 continue
+            self.out.used.add((subject, host.id))
             self.out.found("FLOW_DOWN", subject, host, host.condition("flow_down"))
             if host.unread:
                 self.out.found("TERMS_UNREAD", subject, host)
@@ -125,6 +127,7 @@ class _Edges:
     def _teacher_record(self, record: TermsRecord, method: str, subject: str) -> None:
         """R2 to R11 of a teacher, and of every record its record inherits."""
         for part in self._chain(record) if method != "evaluate_only" else [record]:
+            self.out.used.add((subject, part.id))
             if part.unread:
                 self.out.found("TERMS_UNREAD", subject, part)
                 continue
@@ -187,6 +190,7 @@ class _Edges:
 
     def _base_record(self, record: TermsRecord, subject: str) -> None:
         for part in self._chain(record):
+            self.out.used.add((subject, part.id))
             if part.unread:
                 self.out.found("TERMS_UNREAD", subject, part)
                 continue
@@ -205,6 +209,7 @@ class _Edges:
             self._dataset_record(record, dataset, subject)
 
     def _dataset_record(self, record: TermsRecord, dataset: Dataset, subject: str) -> None:
+        self.out.used.add((subject, record.id))
         if record.unread:
             self.out.found("TERMS_UNREAD", subject, record)
             return
@@ -213,6 +218,7 @@ class _Edges:
             self.out.found("EVAL_ONLY_SEPARATION", subject, record)
             return
         for part in self._chain(record):
+            self.out.used.add((subject, part.id))
             if part.unread:
                 self.out.found("TERMS_UNREAD", subject, part)
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import date
 
-from stillhouse.compliance.decision import NOTICE, Decision, Reason, class_of
+from stillhouse.compliance.decision import NOTICE, Active, Decision, Reason, class_of
 from stillhouse.compliance.registry import Registry
 from stillhouse.compliance.terms import TermsRecord
 
@@ -15,10 +15,12 @@ SHOWN = 3
 def lines(decision: Decision, registry: Registry) -> list[str]:
     """The whole report."""
     out = [NOTICE, "", f"verdict on {decision.as_of}: {decision.verdict}"]
-    out += [f"  {_line(r)}" for r in decision.reasons] or ["  no blocking clause and no duty was found in the records"]
-    if decision.obligations:
+    duties = {(a.code, a.subject, a.record) for a in decision.obligations}
+    told = [r for r in decision.reasons if (r.code, r.subject, r.record) not in duties]
+    out += [f"  {_line(r)}" for r in told] or ["  no blocking clause was found in the records"]
+    if duties:
         out += ["", "duties that apply now:"]
-        out += [f"  [ ] {a.code}: {a.text} ({a.subject}, {a.record})" for a in decision.obligations]
+        out += [f"  [ ] {_duty(a, registry)}" for a in decision.obligations]
     if decision.deferred:
         later = sorted({f"{a.code} ({a.trigger.replace('_', ' ')})" for a in decision.deferred})
         out += ["", f"duties that do not apply to this use, and come with others: {', '.join(later)}"]
@@ -26,6 +28,8 @@ def lines(decision: Decision, registry: Registry) -> list[str]:
         by = f"{override.person}, {override.basis}, {override.date}, until {override.expires}"
         out += ["", f"lifted by acknowledgment ({by}): {', '.join(override.lifted)}"]
     out += [f"acknowledgment {text}" for text in decision.ignored]
+    if decision.records:
+        out += ["", f"records consulted: {', '.join(sorted({record for _, record in decision.records}))}"]
     if on := ways_on(decision, registry):
         out += ["", "ways on:", *(f"  - {text}" for text in on)]
     if note := ageing(decision.as_of, registry):
@@ -54,6 +58,12 @@ def _line(r: Reason) -> str:
     quote = "" if r.quote in (None, "(not read)") else f" “{r.quote}”"
     when = "not read" if r.read == "not read" else f"read {r.read}"
     return f"{said} [{r.record}{mark}, {r.clause}, {when}, {r.source}]{quote}"
+
+
+def _duty(a: Active, registry: Registry) -> str:
+    record = registry.by_id.get(a.record or "")
+    where = f", {record.locator or 'statement of the licence'}, read {record.read}, {record.source}" if record else ""
+    return f"{a.code}: {a.text} ({a.subject}, {a.record}{where})"
 
 
 def ways_on(decision: Decision, registry: Registry) -> list[str]:

@@ -3,10 +3,12 @@
 The texts of licences are not shipped, only named, with their address: whoever publishes copies them from there.
 """
 
+import re
+
 from stillhouse.compliance.decision import NOTICE, Active, Decision
 from stillhouse.compliance.registry import Registry
 
-__all__ = ["notice_files"]
+__all__ = ["credits_to_display", "notice_files"]
 
 
 def notice_files(decision: Decision, registry: Registry) -> dict[str, str]:
@@ -23,6 +25,12 @@ def notice_files(decision: Decision, registry: Registry) -> dict[str, str]:
     if passing:
         files["USE_RESTRICTIONS.md"] = _restrictions(passing, registry)
     return files
+
+
+def credits_to_display(duty: Active) -> list[str]:
+    """The phrases of which one has to be displayed: those in the duty's own quotation marks, else built from its name."""
+    named = re.findall(r"“([^”]+)”", duty.text)
+    return named or [f"Built with {duty.code.partition(':')[2]}"]
 
 
 def _third_party(records: list[str], registry: Registry) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from stillhouse.compliance.licences import normal
 from stillhouse.compliance.registry import first_error
@@ -26,8 +26,17 @@ Point = Literal["egress", "ingest", "pretrain", "publish"]
 Distribution = Literal["weights", "hosted_api", "dataset", "merged_dataset"]
 Purpose = Literal["research", "internal", "commercial_product", "open_release"]
 Competes = Literal["yes", "no", "undeclared"]
-Access = Annotated[str, StringConstraints(strict=True, pattern=r"^(weights|(api|app):[A-Za-z0-9._-]+)$")]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Access = Annotated[
+    str,
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+    StringConstraints(strict=True, pattern=r"^(weights|(api|app):[a-z0-9._-]+)$"),
+]
+Region = Annotated[
+    str,
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+    StringConstraints(strict=True, pattern=r"^[A-Z]{2}$"),
+]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 ALWAYS_DISTRIBUTED: dict[str, tuple[Distribution, ...]] = {
     "open_release": ("weights",),
@@ -85,7 +94,7 @@ class Licensee(_Part):
     mau: Amount | None = None
     annual_revenue_usd: Amount | None = None
     monthly_revenue_usd: Amount | None = None
-    region: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{2}$", to_upper=True)] | None = None
+    region: Region | None = None
     legal_kind: Text | None = None
 
 

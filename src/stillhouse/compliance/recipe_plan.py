@@ -71,7 +71,9 @@ def plan_of(
         raise RecipeError(f"use.{unknown[0]}: unknown; {nearest(str(unknown[0]), USE_KEYS)}")
     rows = _Rows(known)
     base = rows.student(student)
-    by_name = {str(t["name"]): rows.teacher(t, base) for t in teachers}
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for spec in teachers:  # one name may stand for several teachers, one in each arm of a recipe
+        by_name.setdefault(str(spec["name"]), []).extend(rows.teacher(spec, base))
     inherited = [row for t in teachers if t.get("plan") for row in t["plan"]["datasets"]]
     datasets = _once([*(rows.seed(s) for s in seeds), *inherited])
     document = {

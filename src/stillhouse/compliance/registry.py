@@ -88,6 +88,10 @@ class Registry:
             return (extra,) if best.unread and best.kind == extra.kind else (best, extra)
         return tuple(r for r in (best, extra) if r)
 
+    def speaking_of(self, id: str) -> tuple[TermsRecord, ...]:
+        """Every record with a pattern that names `id`, however it is reached; one that speaks of everything is left out."""
+        return tuple(r for r in self.records if any(_literal(p) and _matches(p, id) for p in r.models))
+
     def is_host(self, access: str) -> bool:
         """Whether other people's models are reached by `access`; a user's record cannot turn a vendor into a host."""
         there = [r for r in self.records if access in r.access]

@@ -34,6 +34,7 @@ class Findings:
     active: set[Active] = field(default_factory=set)
     deferred: set[Active] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+    used: set[tuple[str, str]] = field(default_factory=set)
 
     def plain(self, code: str, subject: str, **more: str) -> None:
         """A code that rests on the plan alone."""

@@ -22,6 +22,11 @@ def _iso(value: object) -> object:
     return value
 
 
+def _word(value: object) -> object:
+    """YAML reads a bare yes or no as true or false; here both are words."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
 Date = Annotated[date, BeforeValidator(_iso)]
 Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Kind = Literal["contract", "host", "weights", "dataset"]
@@ -92,7 +97,7 @@ class Obligation(_Row):
 class Reading(_Row):
     licence: Text
     stated_by: Text
-    commercial: Text
+    commercial: Annotated[Text, BeforeValidator(_word)]
 
 
 class Upstream(_Row):
@@ -116,8 +121,8 @@ class TermsRecord(_Row):
     review_by: Date | None = None
     later_text: bool = False
     grade: Literal["P", "P~", "S", "M"]
-    outputs_may_train: Literal["yes", "no", "conditional", "unread"]
-    evaluation: Literal["yes", "no", "unread"] = "unread"
+    outputs_may_train: Annotated[Literal["yes", "no", "conditional", "unread"], BeforeValidator(_word)]
+    evaluation: Annotated[Literal["yes", "no", "unread"], BeforeValidator(_word)] = "unread"
     conditions: tuple[Condition, ...] = ()
     obligations: tuple[Obligation, ...] = ()
     source: Text | None = None

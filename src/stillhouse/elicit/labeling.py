@@ -8,7 +8,7 @@ from stillhouse.graders.final import MARKERS, balanced, last_marked
 from stillhouse.records import Example, Lost, Seed
 from stillhouse.teachers.base import Generates
 
-__all__ = ["answer", "reason"]
+__all__ = ["answer", "reason", "reference"]
 
 REASON = 'Write down your reasoning step by step. Then end with one line: "The answer is", and the answer itself.'
 
@@ -101,3 +101,16 @@ def _before(text: str) -> str:
     if stripped.endswith((".", "!", "?")):
         return stripped
     return text[: max(end, 0)].strip()
+
+
+def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterator[Example | Lost]:
+    """The known answers themselves, without a teacher: what a control is trained on.
+
+    `template` is the text around the answer (`The answer is {reference}.`). A seed without a reference is lost as
+    "no_reference". Source: the baseline of Eq. 9 with gold labels.
+    """
+    for seed in seeds:
+        if seed.reference is None:
+            yield Lost(seed.id, "no_reference")
+        else:
+            yield seed.answered(template.replace("{reference}", seed.reference), asked=(), teacher="")

@@ -19,8 +19,8 @@ class ItemScore:
 class WindowScore:
     """One held-out document or window: sums over its `tokens` predicted tokens, natural logarithms.
 
-    `teacher_nll`, `kl_from_teacher` (KL(teacher || student), nats) and `agreements` (positions where both put the same
-    token first) are None without a teacher.
+    `teacher_nll`, `kl_from_teacher` (KL(teacher || student), nats) and `agreements` (positions where both put the
+    same token first) are None without a teacher.
     """
 
     item_id: str

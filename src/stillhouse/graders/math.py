@@ -25,9 +25,9 @@ def equal(
     The final answer stands behind the last of "answer is", "Answer:", "####" or in the last \\boxed{}; without any of
     them a response that is one number as a whole counts, and else its last number, with a reason ending in
     "by_last_number". Numbers are compared as exact fractions, within a relative `tolerance`; "50 %" may mean 50 or
-    0.5. What is not a number goes to math-verify in a process killed after `seconds`; its "not equal" counts only when
-    a numeric comparison agrees. An unreadable response is worth 0; None means that nobody could tell: an unreadable
-    reference, a time-out or crash of the verifier, a difference that was not confirmed. Sources: R20-R24.
+    0.5. What is not a number goes to math-verify in a process killed after `seconds`; its "not equal" counts only
+    when a numeric comparison agrees. An unreadable response is worth 0; None means that nobody could tell: an
+    unreadable reference, a time-out or crash of the verifier, a difference that was not confirmed. Sources: R20-R24.
     """
     with Verifier(seconds=seconds) as verifier:
         judge = verifier if symbolic else None

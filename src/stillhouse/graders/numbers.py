@@ -77,8 +77,8 @@ def read(text: str) -> Number:
     """The one number a text states; raises `NotANumberError` where there is none or more than one.
 
     Understands signs, thousands separators, currency and units around the number, percentages, fractions, mixed
-    numbers, powers of ten, arithmetic such as "(84 / 2)", simple LaTeX, number words up to ninety-nine, and a chain of
-    equalities (its right end).
+    numbers, powers of ten, arithmetic such as "(84 / 2)", simple LaTeX, number words up to ninety-nine, and a chain
+    of equalities (its right end).
     """
     plain = _plain(text)
     if len(plain) > _MAX_LENGTH:

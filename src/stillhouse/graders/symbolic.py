@@ -1,7 +1,7 @@
 """Symbolic equality in a process that can be killed: `9^{9^{9^9}}` never returns, and signals do not work in threads.
 
-The parent (`Verifier`) sends one pair per line to a worker (`python -m stillhouse.graders.symbolic`) and kills it when
-it does not answer in time. math-verify says "equal" reliably, but "not equal" too often ("twelve" against 12): a
+The parent (`Verifier`) sends one pair per line to a worker (`python -m stillhouse.graders.symbolic`) and kills it
+when it does not answer in time. math-verify says "equal" reliably, but "not equal" too often ("twelve" against 12): a
 difference counts only when a second, numeric comparison agrees.
 """
 

@@ -156,7 +156,51 @@ class Sampled:
         return at
 
 
-Beliefs = Dense | TopK | Sampled
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped:
+    """The logits of a teacher with another tokenizer, and the student's id that each of its U tokens counts for.
+
+    `student_ids_U` is -1 for tokens that count for none. Teacher tokens that share a student's id are added up; the mass
+    of unmapped teacher tokens is compared, as one bucket, with that of the student's ids nobody maps to. Nothing is
+    dropped and nothing renormalised. Rows are positions where both have read the same bytes and both start a token.
+    """
+
+    logits_NU: Any
+    student_ids_U: Tensor
+    vocabulary: int | None = None
+
+    @property
+    def positions(self) -> int:
+        return source_of(self.logits_NU).positions
+
+    def addressable(self, student_width: int) -> int:
+        return _addressable(self.vocabulary, student_width)
+
+    def loss(self, pair: Pair, *, temperature: float, vocabulary: int, dtype: torch.dtype) -> Loss:
+        teacher = source_of(self.logits_NU)
+        mapped_U = self.student_ids_U >= 0
+        ids_M, column_U = torch.unique(self.student_ids_U[mapped_U], return_inverse=True)
+        # the last column is the bucket of everything unmapped
+        bucket_U = torch.full_like(self.student_ids_U, len(ids_M)).masked_scatter(mapped_U, column_U)
+        none_M = torch.zeros_like(ids_M, dtype=torch.bool)
+
+        def at(rows_n: Tensor) -> Block:
+            p_nU = _log_softmax_(teacher.rows(rows_n, len(bucket_U), dtype), temperature).exp_()
+            p_nB = p_nU.new_zeros(len(rows_n), len(ids_M) + 1).index_add_(1, bucket_U, p_nU)
+            log_p_nB = p_nB.log_().clamp_(min=FLOOR)
+
+            def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
+                ids_bM, none_bM = (x.expand(len(logits_bV), -1) for x in (ids_M, none_M))
+                logits_bV = logits_bV.div_(temperature)
+                value_b, gradient_bV = _on_partition(pair, log_p_nB[part], ids_bM, none_bM, logits_bV)
+                return value_b * temperature**2, gradient_bV.mul_(temperature)
+
+            return block
+
+        return at
+
+
+Beliefs = Dense | TopK | Sampled | Mapped
 
 
 def _log_softmax_(logits: Tensor, temperature: float) -> Tensor:

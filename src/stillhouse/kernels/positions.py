@@ -24,22 +24,27 @@ Block = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor], Block]
 
 
-class LogitsSource(Protocol):
-    """Where logits come from, and where their gradient goes."""
+class Readable(Protocol):
+    """Where logits come from."""
 
-    tensors: tuple[Tensor, ...]  # what autograd differentiates for
     positions: int
     width: int  # the last dimension, padding included
     dtype: torch.dtype  # of the computation
+
+    def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
+        """A fresh [n, vocabulary], for the caller to overwrite."""
+        ...
+
+
+class LogitsSource(Readable, Protocol):
+    """And where their gradient goes."""
+
+    tensors: tuple[Tensor, ...]  # what autograd differentiates for
 
     def chunk_rows(self, vocabulary: int) -> int: ...
 
     def prepare(self, wanted: tuple[bool, ...], vocabulary: int) -> None:
         """Called once, before the first `collect`."""
-        ...
-
-    def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
-        """A fresh [n, vocabulary], for the caller to overwrite."""
         ...
 
     def collect(self, rows: Tensor, gradient_nV: Tensor) -> None: ...
@@ -87,8 +92,9 @@ def block_rows(vocabulary: int, device: torch.device) -> int:
     return max(1, elements // max(vocabulary, 1))
 
 
-def source_of(logits: Any) -> LogitsSource:
-    """Logits as a tensor, or something that makes them chunk by chunk (`kernels.fused.Projected`)."""
+def source_of(logits: Any) -> Any:
+    """Logits as a tensor, or something that makes them chunk by chunk (`kernels.fused`): a LogitsSource for a student,
+    a Readable for a teacher."""
     return TensorLogits(logits) if isinstance(logits, Tensor) else logits.source()
 
 
@@ -145,5 +151,10 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = tuple(None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors)
-        return (None, None, *gradients)
+        return (None, None, *(None if g is None else _scaled(g, grad_total) for g in ctx.saved_tensors))
+
+
+def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    if factor.device.type == "cpu" and factor.item() == 1.0:
+        return gradient  # spares a copy of the size of the head; on a GPU the question would cost a wait
+    return gradient * factor.to(gradient.dtype)

@@ -29,7 +29,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.kernels.beliefs import Beliefs, Pair, Sampled
 from stillhouse.kernels.beliefs import Dense as Dense
 from stillhouse.kernels.beliefs import TopK as TopK
-from stillhouse.kernels.positions import source_of, weighted_sum
+from stillhouse.kernels.positions import Block, source_of, weighted_sum
 
 __all__ = [
     "adaptive_kl",
@@ -41,6 +41,7 @@ __all__ = [
     "skew_forward_kl",
     "skew_reverse_kl",
     "total_variation",
+    "universal_logit",
 ]
 
 
@@ -161,6 +162,35 @@ def adaptive_kl(
     return _distribution(pair, student_logits_NV, teacher_beliefs, weight_N, temperature)
 
 
+def universal_logit(
+    student_logits_NV: Any, teacher_beliefs: Dense, weight_N: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Sum of |sorted p - sorted q|: for any two tokenizers, blind to which token is which (ULD, arXiv 2402.12030, R30).
+
+    The shorter vocabulary is filled up with zeros. Positions are those of both answers counted from their first token.
+    With `Mapped` beliefs every divergence above works across tokenizers and knows the tokens: prefer that.
+    """
+    if not isinstance(teacher_beliefs, Dense):
+        raise RecipeError(
+            "divergence.universal_logit sorts the whole distribution: it needs the teacher's dense logits"
+        )
+    source, teacher = source_of(student_logits_NV), source_of(teacher_beliefs.logits_NV)
+    _check(temperature, teacher_beliefs.positions, source.positions)
+
+    def loss(rows_n: Tensor) -> Block:
+        teacher_nU = teacher.rows(rows_n, teacher.width, source.dtype)
+
+        def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
+            p_bU, q_bV = (teacher_nU[part] / temperature).softmax(-1), (logits_bV / temperature).softmax(-1)
+            value_b, slope_bV = sorted_gap(p_bU, q_bV)
+            gradient_bV = q_bV * (slope_bV - (q_bV * slope_bV).sum(-1, keepdim=True))
+            return value_b * temperature**2, gradient_bV * temperature
+
+        return block
+
+    return weighted_sum(source, loss, weight_N, vocabulary=source.width)
+
+
 def _distribution(pair: Pair, student_logits_NV: Any, beliefs: Beliefs, weight_N: Tensor, temperature: float) -> Tensor:
     if isinstance(beliefs, Sampled):
         raise RecipeError(
@@ -171,17 +201,21 @@ def _distribution(pair: Pair, student_logits_NV: Any, beliefs: Beliefs, weight_N
 
 
 def _summed(pair: Pair, student_logits_NV: Any, beliefs: Beliefs, weight_N: Tensor, temperature: float) -> Tensor:
-    if not temperature > 0.0:
-        raise RecipeError(f"temperature {temperature} must be above 0; 1 compares the distributions as they are")
     source = source_of(student_logits_NV)
-    if beliefs.positions != source.positions:
-        raise RecipeError(
-            f"the teacher's beliefs cover {beliefs.positions} positions and the student's logits {source.positions}: "
-            "both must be about the same targets"
-        )
+    _check(temperature, beliefs.positions, source.positions)
     vocabulary = beliefs.addressable(source.width)
     loss = beliefs.loss(pair, temperature=temperature, vocabulary=vocabulary, dtype=source.dtype)
     return weighted_sum(source, loss, weight_N, vocabulary=vocabulary)
+
+
+def _check(temperature: float, teacher_positions: int, student_positions: int) -> None:
+    if not temperature > 0.0:
+        raise RecipeError(f"temperature {temperature} must be above 0; 1 compares the distributions as they are")
+    if teacher_positions != student_positions:
+        raise RecipeError(
+            f"the teacher's beliefs cover {teacher_positions} positions and the student's logits {student_positions}: "
+            "both must be about the same targets"
+        )
 
 
 def _checked_skew(skew: float) -> float:
@@ -255,6 +289,17 @@ def _adaptive_kl(log_p: Tensor, log_q: Tensor, *, head_mass: float) -> tuple[Ten
         forward_share * forward + (1.0 - forward_share) * reverse,
         share * forward_qg + (1.0 - share) * reverse_qg,
     )
+
+
+def sorted_gap(p_bU: Tensor, q_bV: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of |sorted p - sorted q| and its derivative for q."""
+    sorted_p_bU = p_bU.sort(dim=-1, descending=True).values
+    sorted_q_bV, order_bV = q_bV.sort(dim=-1, descending=True)
+    shared = min(p_bU.shape[-1], q_bV.shape[-1])
+    gap_bV = sorted_q_bV.clone()
+    gap_bV[:, :shared] -= sorted_p_bU[:, :shared]
+    value_b = gap_bV.abs().sum(-1) + sorted_p_bU[:, shared:].sum(-1)
+    return value_b, torch.empty_like(q_bV).scatter_(-1, order_bV, gap_bV.sign())
 
 
 def _log_mixture(log_first: Tensor, log_second: Tensor, first_share: float) -> Tensor:

@@ -253,7 +253,9 @@ def knowpat(
     fixed_GR = s_GR.detach()
     low_G1 = fixed_GR.masked_fill(~there_GR, torch.inf).amin(-1, keepdim=True)
     high_G1 = fixed_GR.masked_fill(~there_GR, -torch.inf).amax(-1, keepdim=True)
-    share_GR = (fixed_GR - low_G1) / (high_G1 - low_G1).clamp(min=torch.finfo(s_GR.dtype).tiny)
+    share_GR = ((fixed_GR - low_G1) / (high_G1 - low_G1).clamp(min=torch.finfo(s_GR.dtype).tiny)).masked_fill(
+        ~there_GR, 0.0
+    )
     lowered_GR = softplus(s_GR).masked_fill(~there_GR, 0.0)
     below_GR = lowered_GR.flip(-1).cumsum(-1).flip(-1) - lowered_GR
     places_GR = there_GR.sum(-1, keepdim=True) - 1 - torch.arange(s_GR.shape[1], device=s_GR.device)

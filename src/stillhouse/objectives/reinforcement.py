@@ -57,9 +57,7 @@ def bradley_terry_soft(student_scores_S: Tensor, scores_S: Tensor, group_S: Tens
     of a teacher's rewards. Ties stay, with s = 1/2.
     """
     if bool((scores_S < 0).any()):
-        raise RecipeError(
-            "bradley_terry_soft needs scores that are not negative: give probabilities, or exp of rewards"
-        )
+        raise RecipeError("bradley_terry_soft takes no negative scores: give probabilities, or exp of rewards")
     share_SS = (scores_S[:, None] / (scores_S[:, None] + scores_S[None, :]).clamp(min=1e-30)).to(student_scores_S.dtype)
     d_SS = student_scores_S[:, None] - student_scores_S[None, :]
     loss_SS = -share_SS * logsigmoid(d_SS) - (1.0 - share_SS) * logsigmoid(-d_SS)

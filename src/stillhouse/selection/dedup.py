@@ -65,8 +65,8 @@ def minhash(
     """Drops a record whose word shingles have a Jaccard similarity of at least `threshold` with one kept before.
 
     Candidates come from MinHash bands chosen to find 99 % of pairs at the threshold; each is verified with the true
-    Jaccard of its `shingle`-word runs, so nothing below the threshold is ever dropped. Memory per kept record: 12 bytes
-    per band and 4 per shingle. Reason: "near_duplicate". Source: R60.
+    Jaccard of its `shingle`-word runs, so nothing below the threshold is ever dropped. Memory per kept record: 12
+    bytes per band and 4 per shingle. Reason: "near_duplicate". Source: R60.
     """
     _between_0_and_1(threshold, "dedup.minhash")
     signer, index = Signer(threshold, permutations, seed), Index()
@@ -91,8 +91,8 @@ def semantic(
 ) -> Iterator[tuple[Record, str | None]]:
     """Drops a record whose embedding has a cosine of at least `threshold` with one kept before.
 
-    `model` is a static embedder (model2vec format, needs stillhouse[semantic]). Every kept row is compared with: exact,
-    and fast to some 10^5 rows. Reason: "same_meaning". Source: R15 (DEITA's 0.9), O1.
+    `model` is a static embedder (model2vec format, needs stillhouse[semantic]). Every kept row is compared with:
+    exact, and fast to some 10^5 rows. Reason: "same_meaning". Source: R15 (DEITA's 0.9), O1.
     """
     _between_0_and_1(threshold, "dedup.semantic")
     embedder = embedding.load(model)

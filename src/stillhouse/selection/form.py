@@ -56,9 +56,9 @@ def instruction(
 ) -> Iterator[tuple[Record, str | None]]:
     """Keeps instructions that a model of text can follow.
 
-    Reasons: "too_few_words", "too_many_words"; "asks_for:<word>" for a forbidden word or phrase; "asks_for_program" for
-    one that begins "write a program" (no language is named and nothing runs it); "odd_start" where the first character
-    is neither a letter nor a digit nor an opening quote. Sources: R01 (bounds 3 < words <= 150), R02, R12.
+    Reasons: "too_few_words", "too_many_words"; "asks_for:<word>" for a forbidden word or phrase; "asks_for_program"
+    for one that begins "write a program" (no language is named and nothing runs it); "odd_start" where the first
+    character is neither a letter nor a digit nor an opening quote. Sources: R01 (bounds 3 < words <= 150), R02, R12.
     """
     looked_for = {phrase: tuple(words(phrase)) for phrase in forbidden}
     for record in records:
@@ -84,9 +84,9 @@ def _instruction_fault(
 def refusal(records: Iterable[Record], *, max_words: int = 80) -> Iterator[tuple[Record, str | None]]:
     """Drops answers that refuse or apologise instead of answering.
 
-    A response is a refusal when an apology or a statement of being unable stands in its first 200 characters and it is
-    shorter than `max_words` (a long answer that begins with an apology still answers). English only. Reason: "refusal".
-    Sources: R04 ("sorry" in fewer than 80 words), R09.
+    A response is a refusal when an apology or a statement of being unable stands in its first 200 characters and it
+    is shorter than `max_words` (a long answer that begins with an apology still answers). English only. Reason:
+    "refusal". Sources: R04 ("sorry" in fewer than 80 words), R09.
     """
     for record in records:
         refused = any(_REFUSAL.search(text[:200]) and len(text.split()) < max_words for text in responses(record))
@@ -120,7 +120,7 @@ def _ending_fault(text: str, min_words: int) -> str | None:
 def leaked(
     records: Iterable[Record], *, phrases: Sequence[str], on: Side = "both"
 ) -> Iterator[tuple[Record, str | None]]:
-    """Drops records that repeat words of the prompt they were made with ("#Given Prompt#", a rule's name, an exemplar).
+    """Drops records that repeat words of the prompt they were made with (a section title, a rule, an exemplar).
 
     Compared word by word, ignoring case and punctuation. Reason: "leaked:<phrase>". Sources: R04 (d), R40.
     """
@@ -156,8 +156,8 @@ def _echo_fault(text: str, asked: tuple[list[str], list[str]], filler: frozenset
 def loops(records: Iterable[Record], *, span: int = 8, most: float = 0.3) -> Iterator[tuple[Record, str | None]]:
     """Drops responses that go round in circles.
 
-    Counted is the share of `span`-word runs that occurred before in the same response; above `most` it is a loop. Lines
-    that repeat four times in a row are one too. Reason: "loop". Sources: R40 (de-looping), J5.
+    Counted is the share of `span`-word runs that occurred before in the same response; above `most` it is a loop.
+    Lines that repeat four times in a row are one too. Reason: "loop". Sources: R40 (de-looping), J5.
     """
     for record in records:
         yield record, "loop" if any(_loops(text, span, most) for text in responses(record)) else None

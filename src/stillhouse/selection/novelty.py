@@ -1,9 +1,10 @@
 """ROUGE-L against a growing pool, without comparing every pair.
 
-ROUGE-L F1 of token lists a and b is 2 LCS / (|a| + |b|), and LCS is at most the number of tokens they share. So F1 > t
-needs at least t (|a| + |b|) / 2 shared tokens, hence for any partner at least t |a| / (2 - t) of a's own. With one
-global order of tokens, rare ones first, two such lists must share a token among their first |a| - ceil(t |a| / (2 - t))
-+ 1: only lists found there are compared exactly (by RapidFuzz, whose Indel similarity on token lists is ROUGE-L F1).
+ROUGE-L F1 of token lists a and b is 2 LCS / (|a| + |b|), and LCS is at most the number of tokens they share. So F1 >
+t needs at least t (|a| + |b|) / 2 shared tokens, hence for any partner at least t |a| / (2 - t) of a's own. With one
+global order of tokens, rare ones first, two such lists must share a token among their first |a| - ceil(t |a| / (2 -
+t)) + 1: only lists found there are compared exactly (by RapidFuzz, whose Indel similarity on token lists is ROUGE-L
+F1).
 """
 
 import math

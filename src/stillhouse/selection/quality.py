@@ -1,25 +1,30 @@
 """Quality: is the record right, and is it fit to learn from?"""
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
-from stillhouse.records import Example, Record
-from stillhouse.selection.texts import Side, text_of
+from stillhouse.graders.final import MARKERS, last_marked
+from stillhouse.graders.numbers import NotANumberError, read
+from stillhouse.graders.text import normalised
+from stillhouse.records import Example, Record, TopLogprobs
+from stillhouse.selection.texts import Side, grouped, replayed, text_of
 
-__all__ = ["correct", "length"]
+__all__ = ["best", "correct", "length", "score", "vote"]
 
 _GRADED_AT_ONCE = 256  # graders work on lists; this bounds what is held
 
 
 def correct(
-    records: Iterable[Example], *, grader: Grader, at_least: float = 1.0
-) -> Iterator[tuple[Example, str | None]]:
+    records: Iterable[Example | TopLogprobs], *, grader: Grader, at_least: float = 1.0
+) -> Iterator[tuple[Example | TopLogprobs, str | None]]:
     """Keeps the examples whose response the grader finds right, against the record's reference.
 
-    Reasons: "wrong" below `at_least`; "no_reference"; "could_not_tell" with the grader's own code behind a colon. What
-    a grader cannot tell is never kept. Sources: R20-R23 (answer check), R21 (STaR).
+    Reasons: "wrong" below `at_least`; "no_reference"; "could_not_tell" with the grader's own code behind a colon.
+    What a grader cannot tell is never kept. Sources: R20-R23 (answer check), R21 (STaR).
     """
     stream = iter(records)
     while chunk := list(islice(stream, _GRADED_AT_ONCE)):
@@ -48,3 +53,87 @@ def length(
             yield record, "too_long"
         else:
             yield record, None
+
+
+def score(
+    records: Iterable[Record], *, column: str = "score", at_least: float | None = None, keep: int | None = None
+) -> Iterator[tuple[Record, str | None]]:
+    """Keeps records by a score that an earlier step wrote into a column: those from `at_least`, or the `keep` highest.
+
+    A record without a readable score is dropped as "no_score": a failed judgement is missing, never a default. Other
+    reasons: "low_score". With both knobs both must hold. Sources: R15 (AlpaGasus keeps 4.5 of 5 and above), O1.
+    """
+    if at_least is None and keep is None:
+        raise RecipeError("quality.score: neither at_least nor keep is given; write one of them")
+    records = replayed(records) if keep is not None else records
+    chosen = _highest(records, column, keep) if keep is not None else None
+    for number, record in enumerate(records):
+        value = score_of(record, column)
+        if value is None:
+            yield record, "no_score"
+        elif (at_least is not None and value < at_least) or (chosen is not None and number not in chosen):
+            yield record, "low_score"
+        else:
+            yield record, None
+
+
+def _highest(records: Iterable[Record], column: str, keep: int) -> set[int]:
+    scored = (
+        (value, -number) for number, record in enumerate(records) if (value := score_of(record, column)) is not None
+    )
+    return {-negative for _, negative in heapq.nlargest(keep, scored)}
+
+
+def score_of(record: Record, column: str) -> float | None:
+    """The number in a column, or None where there is none."""
+    value = record.columns.get(column)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
+
+
+def best(records: Iterable[Example], *, column: str = "score") -> Iterator[tuple[Example, str | None]]:
+    """Keeps the highest-scored of the samples of each seed (best of n); the earliest of equals.
+
+    Samples of one seed must be neighbours, as elicitors give them. Reasons: "no_score", "not_best". Sources: R08,
+    R35, R44.
+    """
+    for group in grouped(records):
+        scores = [score_of(record, column) for record in group]
+        winner = max(
+            (i for i, value in enumerate(scores) if value is not None), key=lambda i: (scores[i], -i), default=None
+        )
+        for i, record in enumerate(group):
+            yield record, None if i == winner else "no_score" if scores[i] is None else "not_best"
+
+
+def vote(
+    records: Iterable[Example], *, at_least: float = 0.0, final: Sequence[str] = MARKERS
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the samples of each seed that agree with its most frequent final answer; needs no reference.
+
+    Numbers are compared as numbers, other answers as normalised text. `at_least` is the share of all samples of the
+    seed that must agree. Reasons: "no_answer" (no final answer is marked), "minority", "no_majority" (a tie, or too
+    small a share). Samples of one seed must be neighbours. Source: R21 (LMSI).
+    """
+    for group in grouped(records):
+        answers = [_voted(record, final) for record in group]
+        counts = Counter(answer for answer in answers if answer is not None).most_common(2)
+        agreed = (
+            bool(counts) and counts[0][1] >= at_least * len(group) and (len(counts) < 2 or counts[0][1] > counts[1][1])
+        )
+        for record, answer in zip(group, answers, strict=True):
+            if answer is None:
+                yield record, "no_answer"
+            elif not agreed:
+                yield record, "no_majority"
+            else:
+                yield record, None if answer == counts[0][0] else "minority"
+
+
+def _voted(record: Example, final: Sequence[str]) -> object:
+    found = last_marked(record.response, final)
+    if found is None:
+        return None
+    try:
+        return read(found.text).value
+    except NotANumberError:
+        return normalised(found.text) or None

@@ -1,9 +1,9 @@
 """The texts of a record that selectors look at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from stillhouse.records import Prompt, Ranking, Record, Seed
+from stillhouse.records import Example, Prompt, Ranking, Record, Seed
 
 __all__: list[str] = []
 
@@ -30,3 +30,20 @@ def text_of(record: Record, on: Side) -> str:
     if on != "prompt":
         parts.extend(responses(record))
     return "\n".join(parts)
+
+
+def replayed(records: Iterable[Record]) -> Iterable[Record]:
+    """Records that can be read twice: a file of records is read again, a one-way stream is held."""
+    return list(records) if isinstance(records, Iterator) else records
+
+
+def grouped(records: Iterable[Example]) -> Iterator[list[Example]]:
+    """Runs of neighbouring examples with one parent: the samples of one seed."""
+    group: list[Example] = []
+    for record in records:
+        if group and record.origin.parents[:1] != group[0].origin.parents[:1]:
+            yield group
+            group = []
+        group.append(record)
+    if group:
+        yield group

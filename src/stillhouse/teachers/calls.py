@@ -258,7 +258,8 @@ class Asked:
         for slot in slots:
             if slot.key in results:
                 self._settle(slot, results[slot.key])
-        return stop
+        purse = self._calls.purse
+        return purse.reached(purse.spent + Spent()) if stop else ""
 
     def _affordable(self, missing: dict[str, Request]) -> tuple[dict[str, Request], str]:
         """As many of the missing as the budget still allows; a local teacher is limited by requests, tokens and hours."""

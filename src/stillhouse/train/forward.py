@@ -5,6 +5,7 @@ head, so that scaling, soft caps, biases and adapters of the head are those of t
 """
 
 import inspect
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,7 @@ def forward_targets(model: Any, ids_RC: Tensor, position_RC: Tensor, target_RC: 
     No attention mask: causal attention never looks at the padding on the right, and sequences that share a row are
     told apart by their positions.
     """
-    cut = {"logits_to_keep": target_RC} if _cuts_logits(type(_innermost(model))) else {}
+    cut = {"logits_to_keep": target_RC} if _cuts_logits(type(_innermost(model)).forward) else {}
     logits = model(input_ids=ids_RC, position_ids=position_RC, use_cache=False, **cut).logits
     return logits if logits.dim() == 2 else logits[target_RC]
 
@@ -50,5 +51,5 @@ def _innermost(model: Any) -> Any:
 
 
 @cache
-def _cuts_logits(kind: type) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters
+def _cuts_logits(forward: Callable[..., Any]) -> bool:
+    return "logits_to_keep" in inspect.signature(forward).parameters

@@ -129,8 +129,8 @@ class _Trainer(Trainer):
         batches = [pack(group, pad=self.pad, packing=self.packing) for group in groups]
         counts = np.zeros(len(self.terms) + 2)
         for batch in batches:
-            eligible = [np.count_nonzero(self._weights(term, batch)) for term, *_ in self.terms]
-            counts += [*eligible, batch.tokens, len(batch.target_ids_N)]
+            eligible = [int(np.count_nonzero(self._weights(term, batch))) for term, *_ in self.terms]
+            counts += np.array([*eligible, batch.tokens, len(batch.target_ids_N)])
         *divisors, input_tokens, target_tokens = self._summed(counts)
         self.totals.input_tokens += int(input_tokens)
         self.totals.target_tokens += int(target_tokens)
@@ -181,7 +181,7 @@ class _Trainer(Trainer):
             "seconds": round(self._seconds(), 3),
         }
         self.totals.history.append(row)
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, dict(row))
+        self.callback_handler.on_log(self.args, self.state, self.control, dict(row))
         if self.on_progress is not None and self.is_world_process_zero():
             self.on_progress(row)
 

@@ -14,8 +14,25 @@ TWO = (
     "We left the {a} near the {b}.",
     "The {a} and the {b} are both old.",
 )
-THREE = ("The {a} and the {b} are near the {c}.", "I can see the {a}, the {b} and the {c}.", "We put the {a} and the {b} by the {c}.")
-STARTERS = ("Today", "Yesterday", "Sometimes", "Now", "Here", "Soon", "Later", "Maybe", "Tonight", "Often", "Once", "Suddenly")
+THREE = (
+    "The {a} and the {b} are near the {c}.",
+    "I can see the {a}, the {b} and the {c}.",
+    "We put the {a} and the {b} by the {c}.",
+)
+STARTERS = (
+    "Today",
+    "Yesterday",
+    "Sometimes",
+    "Now",
+    "Here",
+    "Soon",
+    "Later",
+    "Maybe",
+    "Tonight",
+    "Often",
+    "Once",
+    "Suddenly",
+)
 
 USE = (
     "Write a sentence with the words {words}.",
@@ -77,7 +94,24 @@ ABOUT = (
     "My {a} looks {adjective} today.",
     "We found one {adjective} {a} here.",
 )
-FORBIDDEN = ("the", "is", "very", "I", "like", "this", "my", "looks", "today", "we", "found", "one", "here", "big", "old", "good")
+FORBIDDEN = (
+    "the",
+    "is",
+    "very",
+    "I",
+    "like",
+    "this",
+    "my",
+    "looks",
+    "today",
+    "we",
+    "found",
+    "one",
+    "here",
+    "big",
+    "old",
+    "good",
+)
 
 
 def make(draw: Draw) -> Item:

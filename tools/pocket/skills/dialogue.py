@@ -7,12 +7,24 @@ NAME = "dialogue"
 # what is said, the questions that follow, the answer
 FACTS = {
     "name": ("My name is {v}.", ("What is my name?", "Who am I?", "Do you know my name?"), "Your name is {v}."),
-    "city": ("I live in {v}.", ("Where do I live?", "Which city do I live in?", "What city do I live in?"), "You live in {v}."),
+    "city": (
+        "I live in {v}.",
+        ("Where do I live?", "Which city do I live in?", "What city do I live in?"),
+        "You live in {v}.",
+    ),
     "job": ("I am {v}.", ("What is my job?", "What do I do?", "What job do I have?"), "You are {v}."),
-    "pet": ("I have {v}.", ("What pet do I have?", "Which animal do I have?", "What animal do I have?"), "You have {v}."),
+    "pet": (
+        "I have {v}.",
+        ("What pet do I have?", "Which animal do I have?", "What animal do I have?"),
+        "You have {v}.",
+    ),
     "food": ("I like {v}.", ("What do I like?", "Which food do I like?", "What food do I like?"), "You like {v}."),
-    "music": ("I play the {v}.", ("What do I play?", "Which instrument do I play?", "What instrument do I play?"), "You play the {v}."),
-}  # fmt: skip
+    "music": (
+        "I play the {v}.",
+        ("What do I play?", "Which instrument do I play?", "What instrument do I play?"),
+        "You play the {v}.",
+    ),
+}
 GREETINGS = ("", "Hello. ", "Hi! ", "Good morning. ", "Good day. ")
 REPLIES = ("Nice to meet you.", "Thank you for telling me.", "That is good to know.")
 

@@ -27,7 +27,8 @@ STORY = (
     "Write a small story about {name}, {a_job} from {city}, who finds {a_animal}.",
 )
 STORIES = (
-    "{name} was {a_job} in {city}. One day {she} found {a_adjective} {animal} near the {place}. {She} took it home and gave it {food}.",
+    "{name} was {a_job} in {city}. One day {she} found {a_adjective} {animal} near the {place}. "
+    "{She} took it home and gave it {food}.",
     "In {city} there lived {a_job} named {name}. {She} found {a_animal} by the {place}, and they became friends.",
     "{name} worked as {a_job} in {city}. One morning {a_animal} came to the door. {name} gave it {food}, and it was happy.",
 )
@@ -49,22 +50,37 @@ def make(draw: Draw) -> Item:
         slots = details(draw)
         if draw.fits((slots["animal"], slots["place"])):
             break
-    prompts, answers, needed, kind = draw.choice((
-        (DESCRIBE, DESCRIPTIONS, ("name", "animal", "colour", "place", "food"), "describe"),
-        (STORY, STORIES, ("name", "job", "city", "animal"), "story"),
-        (CONTINUE, CONTINUATIONS, ("name", "animal", "place"), "continue"),
-    ))
+    prompts, answers, needed, kind = draw.choice(
+        (
+            (DESCRIBE, DESCRIPTIONS, ("name", "animal", "colour", "place", "food"), "describe"),
+            (STORY, STORIES, ("name", "job", "city", "animal"), "story"),
+            (CONTINUE, CONTINUATIONS, ("name", "animal", "place"), "continue"),
+        )
+    )
     prompt = draw.wording(prompts).format(**slots)
     return ask(NAME, kind, prompt, draw.choice(answers).format(**slots), needed=[slots[key] for key in needed])
 
 
 def details(draw: Draw) -> dict[str, str]:
     name, she = person(draw)
-    words = {"animal": draw.choice(ANIMALS), "colour": draw.choice(COLOURS), "job": draw.choice(JOBS), "adjective": draw.choice(ADJECTIVES)}
-    return words | {f"a_{key}": article(word) for key, word in words.items()} | {
-        "name": name, "she": she, "She": she.capitalize(), "place": draw.choice(PLACES), "food": draw.choice(FOODS),
-        "city": draw.choice(CITIES),
-    }  # fmt: skip
+    words = {
+        "animal": draw.choice(ANIMALS),
+        "colour": draw.choice(COLOURS),
+        "job": draw.choice(JOBS),
+        "adjective": draw.choice(ADJECTIVES),
+    }
+    return (
+        words
+        | {f"a_{key}": article(word) for key, word in words.items()}
+        | {
+            "name": name,
+            "she": she,
+            "She": she.capitalize(),
+            "place": draw.choice(PLACES),
+            "food": draw.choice(FOODS),
+            "city": draw.choice(CITIES),
+        }
+    )
 
 
 def right(item: Item, response: str) -> bool:

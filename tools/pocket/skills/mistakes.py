@@ -19,14 +19,18 @@ def mistaken(draw: Draw, problem: Problem) -> Mistake:
     """One step is off by a little; the wrong result is carried to the end as far as the text states it."""
     places = [i for i, step in enumerate(problem.steps) if STEP.search(step)]
     place = draw.choice(places)
-    left, sign, right, result = STEP.search(problem.steps[place]).groups()
+    left, wrong_sign, right, result = STEP.search(problem.steps[place]).groups()
     wrong = next(n for n in iter(lambda: int(result) + draw.choice((-3, -2, -1, 1, 2, 3, 10)), None) if n >= 0)
     steps, value = list(problem.steps[:place]), wrong
     steps.append(problem.steps[place].replace(f"= {result}", f"= {wrong}"))
     for step in problem.steps[place + 1 :]:
-        a, b, c, _ = STEP.search(step).groups()
-        after = {"+": value + int(c), "-": value - int(c), "*": value * int(c), "/": value // int(c)}[b]
-        steps.append(STEP.sub(f"{value} {b} {c} = {after}", step))
+        _, sign, number, _ = STEP.search(step).groups()
+        after = carried(value, sign, int(number))
+        steps.append(STEP.sub(f"{value} {sign} {number} = {after}", step))
         value = after
-    reason = f"{left} {sign} {right} is {result}, not {wrong}."
+    reason = f"{left} {wrong_sign} {right} is {result}, not {wrong}."
     return Mistake(" ".join(steps) + " " + final(value), reason)
+
+
+def carried(value: int, sign: str, number: int) -> int:
+    return {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[sign]

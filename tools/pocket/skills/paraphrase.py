@@ -32,8 +32,15 @@ WORDINGS = (
 def make(draw: Draw) -> Item:
     (x, _), (y, _) = people(draw, 2)
     while True:
-        slots = {"x": x, "y": y, "n": draw.choice(NOUNS), "d": draw.choice(DAYS), "p": draw.choice(PLACES),
-                 "c": draw.choice(CITIES), "j": article(draw.choice(JOBS))}  # fmt: skip
+        slots = {
+            "x": x,
+            "y": y,
+            "n": draw.choice(NOUNS),
+            "d": draw.choice(DAYS),
+            "p": draw.choice(PLACES),
+            "c": draw.choice(CITIES),
+            "j": article(draw.choice(JOBS)),
+        }
         number = draw.randrange(len(PAIRS))
         if draw.fits((number, slots["n"], slots["c"], slots["j"])):
             break

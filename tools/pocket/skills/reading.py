@@ -4,8 +4,18 @@ from dataclasses import dataclass
 
 from tools.pocket.item import Draw, Item, ask
 from tools.pocket.words import (
-    ANIMALS, CITIES, COLOURS, FOODS, INSTRUMENTS, JOBS, MONTHS, PLACES, article, capital, people,
-)  # fmt: skip
+    ANIMALS,
+    CITIES,
+    COLOURS,
+    FOODS,
+    INSTRUMENTS,
+    JOBS,
+    MONTHS,
+    PLACES,
+    article,
+    capital,
+    people,
+)
 
 NAME = "reading"
 UNSAID = "The passage does not say."
@@ -21,28 +31,89 @@ class Fact:
 
 
 PERSON = {
-    "city": Fact(tuple(CITIES), "{x} lives in {v}", ("Where does {x} live?", "Which city does {x} live in?", "In which city does {x} live?")),
-    "job": Fact(tuple(map(article, JOBS)), "{x} works as {v}", ("What is the job of {x}?", "What does {x} work as?", "What job does {x} have?")),
-    "pet": Fact(tuple(map(article, ANIMALS[:10])), "{x} has {v}", ("What pet does {x} have?", "Which animal does {x} have?", "What animal does {x} have?")),
-    "food": Fact(tuple(FOODS), "{x} likes {v}", ("What does {x} like?", "Which food does {x} like?", "What food does {x} like?")),
-    "month": Fact(tuple(MONTHS), "{x} was born in {v}", ("When was {x} born?", "In which month was {x} born?", "What month was {x} born in?")),
-    "music": Fact(tuple("the " + i for i in INSTRUMENTS), "{x} plays {v}",
-                  ("What does {x} play?", "Which instrument does {x} play?", "What instrument does {x} play?")),
-    "car": Fact(tuple(map(article, COLOURS)), "{x} drives {v} car",
-                ("What colour is the car of {x}?", "What car does {x} drive?", "Which car does {x} drive?")),
-    "age": Fact(tuple(str(age) for age in range(18, 80)), "{x} is {v} years old",
-                ("How old is {x}?", "What is the age of {x}?", "What age is {x}?")),
-}  # fmt: skip
+    "city": Fact(
+        tuple(CITIES),
+        "{x} lives in {v}",
+        ("Where does {x} live?", "Which city does {x} live in?", "In which city does {x} live?"),
+    ),
+    "job": Fact(
+        tuple(map(article, JOBS)),
+        "{x} works as {v}",
+        ("What is the job of {x}?", "What does {x} work as?", "What job does {x} have?"),
+    ),
+    "pet": Fact(
+        tuple(map(article, ANIMALS[:10])),
+        "{x} has {v}",
+        ("What pet does {x} have?", "Which animal does {x} have?", "What animal does {x} have?"),
+    ),
+    "food": Fact(
+        tuple(FOODS), "{x} likes {v}", ("What does {x} like?", "Which food does {x} like?", "What food does {x} like?")
+    ),
+    "month": Fact(
+        tuple(MONTHS),
+        "{x} was born in {v}",
+        ("When was {x} born?", "In which month was {x} born?", "What month was {x} born in?"),
+    ),
+    "music": Fact(
+        tuple("the " + i for i in INSTRUMENTS),
+        "{x} plays {v}",
+        ("What does {x} play?", "Which instrument does {x} play?", "What instrument does {x} play?"),
+    ),
+    "car": Fact(
+        tuple(map(article, COLOURS)),
+        "{x} drives {v} car",
+        ("What colour is the car of {x}?", "What car does {x} drive?", "Which car does {x} drive?"),
+    ),
+    "age": Fact(
+        tuple(str(age) for age in range(18, 80)),
+        "{x} is {v} years old",
+        ("How old is {x}?", "What is the age of {x}?", "What age is {x}?"),
+    ),
+}
 SHOP = {
-    "opens": Fact(tuple(str(h) for h in range(5, 12)), "{x} opens at {v}", ("When does {x} open?", "At what time does {x} open?", "What time does {x} open?")),
-    "closes": Fact(tuple(str(h) for h in range(3, 12)), "{x} closes at {v}", ("When does {x} close?", "At what time does {x} close?", "What time does {x} close?")),
-    "price": Fact(tuple(str(n) for n in range(2, 60)), "{x} costs {v} euros", ("How much does {x} cost?", "What does {x} cost?", "What is the price of {x}?")),
-    "colour": Fact(tuple(COLOURS), "{x} is painted {v}", ("What colour is {x}?", "Which colour is {x}?", "In what colour is {x} painted?")),
-    "near": Fact(tuple("the " + p for p in PLACES), "{x} is near {v}", ("Where is {x}?", "What is {x} near?", "What place is {x} near?")),
-    "owner": Fact(tuple("Ann Tom Mary Ben Sara Max Nora Paul Eva Leo".split()), "{x} belongs to {v}",
-                  ("Who owns {x}?", "Whose is {x}?", "To whom does {x} belong?")),
-}  # fmt: skip
-SIGHTS = tuple("the museum,the zoo,the pool,the library,the castle,the cinema,the theatre,the cafe,the shop,the gallery".split(","))
+    "opens": Fact(
+        tuple(str(h) for h in range(5, 12)),
+        "{x} opens at {v}",
+        ("When does {x} open?", "At what time does {x} open?", "What time does {x} open?"),
+    ),
+    "closes": Fact(
+        tuple(str(h) for h in range(3, 12)),
+        "{x} closes at {v}",
+        ("When does {x} close?", "At what time does {x} close?", "What time does {x} close?"),
+    ),
+    "price": Fact(
+        tuple(str(n) for n in range(2, 60)),
+        "{x} costs {v} euros",
+        ("How much does {x} cost?", "What does {x} cost?", "What is the price of {x}?"),
+    ),
+    "colour": Fact(
+        tuple(COLOURS),
+        "{x} is painted {v}",
+        ("What colour is {x}?", "Which colour is {x}?", "In what colour is {x} painted?"),
+    ),
+    "near": Fact(
+        tuple("the " + p for p in PLACES),
+        "{x} is near {v}",
+        ("Where is {x}?", "What is {x} near?", "What place is {x} near?"),
+    ),
+    "owner": Fact(
+        ("Ann", "Tom", "Mary", "Ben", "Sara", "Max", "Nora", "Paul", "Eva", "Leo"),
+        "{x} belongs to {v}",
+        ("Who owns {x}?", "Whose is {x}?", "To whom does {x} belong?"),
+    ),
+}
+SIGHTS = (
+    "the museum",
+    "the zoo",
+    "the pool",
+    "the library",
+    "the castle",
+    "the cinema",
+    "the theatre",
+    "the cafe",
+    "the shop",
+    "the gallery",
+)
 
 FRAMES = (
     "{p}\nQuestion: {q}",
@@ -64,7 +135,7 @@ def make(draw: Draw) -> Item:
     while True:
         entities = people(draw, 2) if about_people else [(sight, "it") for sight in draw.sample(SIGHTS, 2)]
         known = [(e, key) for e in entities for key in draw.sample(list(table), draw.randint(1, 3))]
-        (name, pronoun), key, said = asked(draw, entities, known, table)
+        (name, _), key, said = asked(draw, entities, known, table)
         if draw.fits((name, key)):
             break
     values = {(e[0], k): draw.choice(table[k].values) for e, k in known}

@@ -26,43 +26,132 @@ def rooms(draw: Draw) -> str:
 
 
 FUNCTIONS = (
-    Function(("get_weather", "weather", "find_weather"), ((("city", "place"), "string"), (("day",), "string")),
-             ("What is the weather in {0} on {1}?", "Will it rain in {0} on {1}?", "Tell me the weather in {0} for {1}.", "What will the weather be in {0} on {1}?"),
-             lambda draw: [draw.choice(CITIES), draw.choice(DAYS)]),
-    Function(("set_timer", "timer", "start_timer"), ((("minutes", "time"), "integer"),),
-             ("Set a timer for {0} minutes.", "Start a timer of {0} minutes.", "Wake me in {0} minutes.", "I need a timer for {0} minutes."),
-             lambda draw: [draw.randint(2, 90)]),
-    Function(("send_message", "message", "send_text"), ((("to", "name"), "string"), (("text", "message"), "string")),
-             ("Send {0} the message: {1}", "Tell {0}: {1}", "Write to {0}: {1}", "Send a message to {0}: {1}"),
-             lambda draw: [person(draw)[0], draw.choice(("I am late", "See you soon", "Call me", "I am home", "Dinner is ready", "Good luck"))]),
-    Function(("convert_money", "convert", "exchange"), ((("amount", "sum"), "integer"), (("from",), "string"), (("to", "into"), "string")),
-             ("Convert {0} {1} to {2}.", "How much is {0} {1} in {2}?", "Change {0} {1} into {2}.", "Exchange {0} {1} into {2}."),
-             lambda draw: [draw.randint(2, 99), *draw.sample(("euros", "dollars", "pounds", "yen", "francs"), 2)]),
-    Function(("book_table", "reserve_table", "table"), ((("people", "guests"), "integer"), (("day",), "string")),
-             ("Book a table for {0} on {1}.", "Reserve a table for {0} people on {1}.", "We are {0} and want a table on {1}.", "Reserve a table on {1} for {0}."),
-             lambda draw: [draw.randint(2, 12), draw.choice(DAYS)]),
-    Function(("find_flight", "search_flights", "flights"), ((("from", "start"), "string"), (("to", "end"), "string")),
-             ("Find a flight from {0} to {1}.", "I want to fly from {0} to {1}.", "Is there a flight to {1} from {0}?", "Show me flights from {0} to {1}."),
-             lambda draw: draw.sample(CITIES, 2)),
-    Function(("light_on", "turn_on_light", "lights"), ((("room",), "string"),),
-             ("Turn on the light in the {0}.", "Light in the {0}, please.", "It is dark in the {0}.", "Switch on the light in the {0}."),
-             lambda draw: [rooms(draw)]),
-    Function(("add_item", "add_to_list", "shopping_list"), ((("item", "food"), "string"), (("count", "number"), "integer")),
-             ("Put {1} {0} on the shopping list.", "Add {1} {0} to my list.", "We need {1} {0} from the shop.", "Add {1} {0} to the shopping list."),
-             lambda draw: [draw.choice(FOODS), draw.randint(2, 20)]),
-    Function(("translate", "translate_word", "find_word"), ((("word", "text"), "string"), (("language", "to"), "string")),
-             ("Translate {0} into {1}.", "What is {0} in {1}?", "How do you say {0} in {1}?", "Translate the word {0} into {1}."),
-             lambda draw: [draw.choice(FOODS + PLACES), draw.choice(("French", "German", "Spanish", "Italian", "Polish"))]),
-    Function(("set_heat", "heating", "set_heating"), ((("room",), "string"), (("degrees", "heat"), "integer")),
-             ("Heat the {0} to {1} degrees.", "Set the {0} to {1} degrees.", "Make the {0} {1} degrees warm.", "Set the heating in the {0} to {1} degrees."),
-             lambda draw: [rooms(draw), draw.randint(15, 25)]),
-    Function(("call", "phone", "call_person"), ((("name", "who"), "string"),),
-             ("Call {0}.", "Phone {0} for me.", "I want to talk to {0}.", "Please call {0}."),
-             lambda draw: [person(draw)[0]]),
-    Function(("find_route", "route", "directions"), ((("to", "place"), "string"), (("by",), "string")),
-             ("How do I get to the {0} by {1}?", "Show me the way to the {0} by {1}.", "Take me to the {0} by {1}.", "What is the way to the {0} by {1}?"),
-             lambda draw: [draw.choice(PLACES), draw.choice(("bus", "car", "train", "bike"))]),
-)  # fmt: skip
+    Function(
+        ("get_weather", "weather", "find_weather"),
+        ((("city", "place"), "string"), (("day",), "string")),
+        (
+            "What is the weather in {0} on {1}?",
+            "Will it rain in {0} on {1}?",
+            "Tell me the weather in {0} for {1}.",
+            "What will the weather be in {0} on {1}?",
+        ),
+        lambda draw: [draw.choice(CITIES), draw.choice(DAYS)],
+    ),
+    Function(
+        ("set_timer", "timer", "start_timer"),
+        ((("minutes", "time"), "integer"),),
+        (
+            "Set a timer for {0} minutes.",
+            "Start a timer of {0} minutes.",
+            "Wake me in {0} minutes.",
+            "I need a timer for {0} minutes.",
+        ),
+        lambda draw: [draw.randint(2, 90)],
+    ),
+    Function(
+        ("send_message", "message", "send_text"),
+        ((("to", "name"), "string"), (("text", "message"), "string")),
+        ("Send {0} the message: {1}", "Tell {0}: {1}", "Write to {0}: {1}", "Send a message to {0}: {1}"),
+        lambda draw: [
+            person(draw)[0],
+            draw.choice(("I am late", "See you soon", "Call me", "I am home", "Dinner is ready", "Good luck")),
+        ],
+    ),
+    Function(
+        ("convert_money", "convert", "exchange"),
+        ((("amount", "sum"), "integer"), (("from",), "string"), (("to", "into"), "string")),
+        (
+            "Convert {0} {1} to {2}.",
+            "How much is {0} {1} in {2}?",
+            "Change {0} {1} into {2}.",
+            "Exchange {0} {1} into {2}.",
+        ),
+        lambda draw: [draw.randint(2, 99), *draw.sample(("euros", "dollars", "pounds", "yen", "francs"), 2)],
+    ),
+    Function(
+        ("book_table", "reserve_table", "table"),
+        ((("people", "guests"), "integer"), (("day",), "string")),
+        (
+            "Book a table for {0} on {1}.",
+            "Reserve a table for {0} people on {1}.",
+            "We are {0} and want a table on {1}.",
+            "Reserve a table on {1} for {0}.",
+        ),
+        lambda draw: [draw.randint(2, 12), draw.choice(DAYS)],
+    ),
+    Function(
+        ("find_flight", "search_flights", "flights"),
+        ((("from", "start"), "string"), (("to", "end"), "string")),
+        (
+            "Find a flight from {0} to {1}.",
+            "I want to fly from {0} to {1}.",
+            "Is there a flight to {1} from {0}?",
+            "Show me flights from {0} to {1}.",
+        ),
+        lambda draw: draw.sample(CITIES, 2),
+    ),
+    Function(
+        ("light_on", "turn_on_light", "lights"),
+        ((("room",), "string"),),
+        (
+            "Turn on the light in the {0}.",
+            "Light in the {0}, please.",
+            "It is dark in the {0}.",
+            "Switch on the light in the {0}.",
+        ),
+        lambda draw: [rooms(draw)],
+    ),
+    Function(
+        ("add_item", "add_to_list", "shopping_list"),
+        ((("item", "food"), "string"), (("count", "number"), "integer")),
+        (
+            "Put {1} {0} on the shopping list.",
+            "Add {1} {0} to my list.",
+            "We need {1} {0} from the shop.",
+            "Add {1} {0} to the shopping list.",
+        ),
+        lambda draw: [draw.choice(FOODS), draw.randint(2, 20)],
+    ),
+    Function(
+        ("translate", "translate_word", "find_word"),
+        ((("word", "text"), "string"), (("language", "to"), "string")),
+        (
+            "Translate {0} into {1}.",
+            "What is {0} in {1}?",
+            "How do you say {0} in {1}?",
+            "Translate the word {0} into {1}.",
+        ),
+        lambda draw: [draw.choice(FOODS + PLACES), draw.choice(("French", "German", "Spanish", "Italian", "Polish"))],
+    ),
+    Function(
+        ("set_heat", "heating", "set_heating"),
+        ((("room",), "string"), (("degrees", "heat"), "integer")),
+        (
+            "Heat the {0} to {1} degrees.",
+            "Set the {0} to {1} degrees.",
+            "Make the {0} {1} degrees warm.",
+            "Set the heating in the {0} to {1} degrees.",
+        ),
+        lambda draw: [rooms(draw), draw.randint(15, 25)],
+    ),
+    Function(
+        ("call", "phone", "call_person"),
+        ((("name", "who"), "string"),),
+        ("Call {0}.", "Phone {0} for me.", "I want to talk to {0}.", "Please call {0}."),
+        lambda draw: [person(draw)[0]],
+    ),
+    Function(
+        ("find_route", "route", "directions"),
+        ((("to", "place"), "string"), (("by",), "string")),
+        (
+            "How do I get to the {0} by {1}?",
+            "Show me the way to the {0} by {1}.",
+            "Take me to the {0} by {1}.",
+            "What is the way to the {0} by {1}?",
+        ),
+        lambda draw: [draw.choice(PLACES), draw.choice(("bus", "car", "train", "bike"))],
+    ),
+)
 SYSTEMS = (
     "You can call these functions:\n{tools}",
     "Tools:\n{tools}",
@@ -93,7 +182,9 @@ def make(draw: Draw) -> Item:
     listing = list_tools(draw, shown, titles, named)
     answer = call(name, dict(zip(named[wanted], values, strict=True))) if fits else NONE
     if draw.chance(0.5):
-        return ask(NAME, "call" if fits else "none", request, answer, system=draw.wording(SYSTEMS).format(tools=listing))
+        return ask(
+            NAME, "call" if fits else "none", request, answer, system=draw.wording(SYSTEMS).format(tools=listing)
+        )
     return ask(NAME, "call" if fits else "none", draw.wording(FRAMES).format(tools=listing, request=request), answer)
 
 

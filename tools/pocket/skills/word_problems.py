@@ -29,7 +29,16 @@ REASONING = (
     "Solve step by step.\n\n{q}",
     "{q}\nExplain your steps, then give the final answer.",
 )
-PLAIN = ("{q}", "{q}", "{q}", "Question: {q}", "Question: {q}\nAnswer:", "Solve this problem.\n{q}", "Problem: {q}", "Problem:\n{q}")
+PLAIN = (
+    "{q}",
+    "{q}",
+    "{q}",
+    "Question: {q}",
+    "Question: {q}\nAnswer:",
+    "Solve this problem.\n{q}",
+    "Problem: {q}",
+    "Problem:\n{q}",
+)
 ANSWER_ONLY = (
     "{q} Give only the answer.",
     "{q}\nGive only the answer.",

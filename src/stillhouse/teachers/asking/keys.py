@@ -40,12 +40,12 @@ def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
         "seed": int(sampling.seed),
         "sample_index": int(request.sample_index),
     }
-    for name in dict(identity.settings).get("dropped", "").split(","):
-        body.pop(name, None)  # not sent, so it cannot change the answer
     if request.response_schema is not None:
         body["response_schema"] = _sha256(canonical_json(request.response_schema))
     if identity.wire == "scripted":  # the one backend that may read `expected`
         body["expected"] = request.expected
+    for name in dict(identity.settings).get("dropped", "").split(","):
+        body.pop(name, None)  # not sent, so it cannot change the answer
     return body
 
 

@@ -30,7 +30,7 @@ from stillhouse.teachers.base import Answer, Failure, Outcome, Request
 __all__ = ["Asker", "Loop", "Writer", "ask_bare", "owner", "settle_dead"]
 
 ATTEMPTS = 6
-_GROUP, _GROUP_S = 64, 0.005
+_GROUP, _GROUP_S = 64, 0.002
 _BACKOFF_S, _BACKOFF_MOST_S = 1.0, 60.0
 _JITTER_MOST_S = 30.0
 _DRAIN_S = 30.0
@@ -108,9 +108,14 @@ class _Lease:
     until: float
 
 
+_open: set[str] = set()  # the owners of leases that live in this process
+
+
 def owner() -> str:
     """This process, as a lease names it: host, process id, when it started, and a random part."""
-    return f"{socket.gethostname()}|{os.getpid()}|{_started(os.getpid())}|{uuid.uuid4().hex[:8]}"
+    name = f"{socket.gethostname()}|{os.getpid()}|{_started(os.getpid())}|{uuid.uuid4().hex[:8]}"
+    _open.add(name)
+    return name
 
 
 def _started(process: int) -> str:
@@ -127,6 +132,8 @@ def _alive(lease: _Lease) -> bool:
         return False
     if host != socket.gethostname():
         return True
+    if int(process) == os.getpid():
+        return lease.owner in _open
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
@@ -139,7 +146,7 @@ def _alive(lease: _Lease) -> bool:
 def settle_dead(store: AnswerStore, *, mine: str = "") -> int:
     """Attempts in flight whose process is gone may have been billed: settled at their worst case and flagged.
 
-    So are those of the owner `mine`, who is about to leave. Gives how many there were.
+    So are those of the owner `mine`, who is about to leave and gives all its leases back. Gives how many there were.
     """
     sql = "SELECT a.id, a.run, a.teacher, a.reserved_usd, r.key, r.leased_by, r.lease_until FROM attempt a JOIN request r "
     dead = [
@@ -147,7 +154,9 @@ def settle_dead(store: AnswerStore, *, mine: str = "") -> int:
         for row in store.rows(sql + "ON r.key = a.key WHERE a.outcome = 'in_flight'")
         if row[5] in (None, mine) or not _alive(_Lease(row[5], row[6] or 0.0))
     ]
+    _open.discard(mine)
     with store.transaction() as db:
+        db.execute("UPDATE request SET leased_by = NULL, lease_until = NULL WHERE leased_by = ?", (mine,))
         for attempt, run, teacher, reserved, key, _, _ in dead:
             changed = db.execute(
                 "UPDATE attempt SET outcome = 'unknown_after_send', settled_usd = reserved_usd, flags = 'cost_uncertain', "
@@ -330,7 +339,7 @@ class Asker:
     async def _leased(self, key: str, request: Request) -> Answer | Failure | None:
         """None when this process may ask; else what another process on the same store got meanwhile."""
         body = canonical_json(request_v1(self.backend.identity(), request))
-        until = self.clock.wall() + 2 * self.backend.timeout + 600
+        until = time.time() + 2 * self.backend.timeout + 600
         while True:
             self._check_stopped()
             holder = await self.writer.put(lambda db: _lease(self.store, db, key, body, self.owner, until))

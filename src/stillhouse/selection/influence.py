@@ -1,0 +1,172 @@
+"""How much an example can still teach a model, told by the model's own losses.
+
+IFD (instruction-following difficulty) is s(A | Q) / s(A): how far the prompt Q helps to predict the answer A. Two
+released definitions differ and are not interchangeable: a ratio of mean token losses, and a ratio of perplexities.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from stillhouse.errors import RecipeError
+from stillhouse.records import Example, Prompt, user
+from stillhouse.selection.embedding import chunks
+from stillhouse.selection.texts import instruction_text, replayed
+
+__all__ = ["ifd_by_losses", "ifd_by_perplexities", "reverse_ifd"]
+
+GUESS = (
+    "Here is an answer that somebody gave:\n\n{answer}\n\nWrite the request that this answer fulfils, and nothing else."
+)
+
+_Scores = list[float | None]
+
+
+def ifd_by_losses(
+    records: Iterable[Example], *, model: str, share: float, below: float = 1.0
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the `share` of examples with the highest ratio of mean token losses, s(A | Q) / s(A).
+
+    A ratio of `below` or more means that the prompt does not help (a wrong pair, an unreadable prompt): dropped
+    first. `model` is a local checkpoint, best one that has seen a little of the data; `pocket` is the base student
+    that ships with the package. Reasons: "ifd_too_high", "ifd_too_low", "no_score". Source: R15 (Cherry's
+    definition).
+    """
+    return _kept(
+        records, share, below, lambda meter, part: _ratios(meter, part, lambda given, alone: given / alone), model
+    )
+
+
+def ifd_by_perplexities(
+    records: Iterable[Example], *, model: str, share: float, below: float = 1.0
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the `share` of examples with the highest ratio of perplexities, ppl(A | Q) / ppl(A).
+
+    Knobs and reasons as in `ifd_by_losses`; the scale is another (exp of the difference of the losses, not their
+    quotient), so the ranks differ. With a small model this is Superfiltering: put `diversity.facility_location`
+    behind. Sources: R15 (Superfiltering), R13.
+    """
+    return _kept(records, share, below, lambda meter, part: _ratios(meter, part, _perplexities), model)
+
+
+def reverse_ifd(
+    records: Iterable[Example], *, model: str, share: float, below: float = 1.0
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the `share` of examples with the lowest ppl(Q | A, asked for the request behind it) / ppl(Q).
+
+    Low means that the answer gives its request away: it fits. `below` and more are dropped first
+    ("reverse_ifd_too_high" there and beyond the share; "no_score"). Source: R13 (Selective Reflection-Tuning's
+    r-IFD).
+    """
+    chosen = _kept(records, share, -below, _guessed, model)
+    for record, reason in chosen:
+        yield record, reason if reason in (None, "no_score") else "reverse_ifd_too_high"
+
+
+def _ratios(meter: "Meter", examples: Sequence[Example], ratio: Callable[[float, float], float]) -> _Scores:
+    given = meter.losses([(example.prompt, example.response) for example in examples])
+    alone = meter.losses([(None, example.response) for example in examples])
+    return [None if a is None or b is None or b <= 0 else ratio(a, b) for a, b in zip(given, alone, strict=True)]
+
+
+def _guessed(meter: "Meter", examples: Sequence[Example]) -> _Scores:
+    """Negative, so that the highest are the best, as for the others."""
+    questions = [instruction_text(example) for example in examples]
+    asked = [user(GUESS.format(answer=example.response)) for example in examples]
+    given = meter.losses(list(zip(asked, questions, strict=True)))
+    alone = meter.losses([(None, question) for question in questions])
+    return [None if a is None or b is None else -_perplexities(a, b) for a, b in zip(given, alone, strict=True)]
+
+
+def _perplexities(given: float, alone: float) -> float:
+    return math.exp(min(given - alone, 700.0))
+
+
+def _kept(
+    records: Iterable[Example],
+    share: float,
+    below: float,
+    scored: Callable[["Meter", Sequence[Example]], _Scores],
+    model: str,
+) -> Iterator[tuple[Example, str | None]]:
+    if not 0 < share <= 1:
+        raise RecipeError(f"influence: share is {share}; write the share of examples to keep, above 0, up to 1")
+    meter = Meter(model)
+    again = replayed(records)
+    scores: _Scores = []
+    for part in chunks(again):
+        scores += scored(meter, part)
+    # below 0 the scores are negated ones: a fit of exactly `-below` is already too bad
+    fitting = [s for s in scores if s is not None and (s < below if below > 0 else s > below)]
+    wanted = max(round(share * len(scores)), 1)
+    least = sorted(fitting, reverse=True)[wanted - 1] if len(fitting) > wanted else -math.inf
+    for record, score in zip(again, scores, strict=True):
+        if score is None:
+            yield record, "no_score"  # type: ignore[misc]
+        elif (score >= below) if below > 0 else (score <= below):
+            yield record, "ifd_too_high"  # type: ignore[misc]
+        else:
+            yield record, None if score >= least else "ifd_too_low"  # type: ignore[misc]
+
+
+class Meter:
+    """Mean token losses under a local model; loaded when first asked."""
+
+    def __init__(self, model: str, *, batch_size: int = 16) -> None:
+        self._name, self._batch_size = model, batch_size
+        self._loaded: tuple[Any, Any] | None = None
+
+    def losses(self, pairs: Sequence[tuple[Prompt | None, str]]) -> _Scores:
+        """One mean loss in nats per (prompt, text), over the text's tokens and its end; None where nothing can be scored.
+
+        A text without a prompt is predicted from the beginning-of-sequence token. A tokenizer without one cannot
+        predict the first token of such a text, so the first is then left out under a prompt as well.
+        """
+        sequences = [self._tokens(prompt, text) for prompt, text in pairs]
+        order = sorted(range(len(pairs)), key=lambda i: len(sequences[i][0]))
+        out: _Scores = [None] * len(pairs)
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            for i, loss in zip(batch, self._batch([sequences[i] for i in batch]), strict=True):
+                out[i] = loss
+        return out
+
+    def _model(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from stillhouse.pocket import student_path
+            from stillhouse.teachers.transformers import Teacher
+
+            teacher = Teacher(model=student_path() if self._name == "pocket" else self._name)
+            self._loaded = teacher.module(), teacher.tokenizer()
+        return self._loaded
+
+    def _tokens(self, prompt: Prompt | None, text: str) -> tuple[list[int], int]:
+        """Token ids, and the position of the first one that is scored."""
+        from stillhouse.render import render
+
+        tokenizer = self._model()[1]
+        rendered = render(tokenizer, prompt or user(""), text)
+        bos = tokenizer.bos_token_id
+        if prompt is None:
+            ids = rendered.response if bos is None else [bos, *rendered.response]
+            return ids, 1
+        return rendered.ids, rendered.start + (bos is None)
+
+    def _batch(self, sequences: Sequence[tuple[list[int], int]]) -> Iterator[float | None]:
+        import torch
+
+        model = self._model()[0]
+        longest = max(len(ids) for ids, _ in sequences)
+        ids_BT = torch.zeros(len(sequences), longest, dtype=torch.long)
+        mask_BT = torch.zeros(len(sequences), longest, dtype=torch.long)
+        for b, (ids, _) in enumerate(sequences):
+            ids_BT[b, : len(ids)] = torch.tensor(ids)
+            mask_BT[b, : len(ids)] = 1
+        ids_BT = ids_BT.to(model.device)
+        with torch.inference_mode():
+            logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT.to(model.device)).logits[:, :-1].float()
+        chosen_BT = ids_BT[:, 1:]
+        loss_BT = logits_BTV.logsumexp(-1) - logits_BTV.gather(-1, chosen_BT[..., None])[..., 0]
+        for b, (ids, start) in enumerate(sequences):
+            count = len(ids) - start
+            yield float(loss_BT[b, start - 1 : len(ids) - 1].mean()) if count > 0 else None

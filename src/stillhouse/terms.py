@@ -1,0 +1,102 @@
+"""The terms of a recipe at its three gates: before anything is spent, before training, and on the student's card.
+
+What the terms say lies in `compliance/`; this file only tells it what a recipe and its rows are made of.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillhouse.check import STUDENT
+from stillhouse.compliance.cards import data_card_section, model_card_fields, model_card_section
+from stillhouse.compliance.explain import lines
+from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows, enforce, registry_for
+from stillhouse.compliance.lineage import teachers_of_rows
+from stillhouse.compliance.notices import notice_files
+from stillhouse.compliance.recipe_plan import card_licence, plan_of
+from stillhouse.recipe import Loaded, Recipe, TeacherEntry
+from stillhouse.store import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The plan that the terms are asked about, and what they are judged with."""
+
+    plan: Any
+    registry: Any
+    acknowledgments: tuple[Any, ...]
+
+    def before_spending(self) -> dict[str, Any]:
+        """What the manifest keeps. Raises `TermsRefused` or `TermsUnknown` with the ways on."""
+        decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments)
+        enforce(decision, self.registry)
+        told = lines(decision, self.registry)
+        return {"plan": self.plan.as_dict(), "verdict": decision.verdict, "decision": decision.as_dict(), "lines": told}
+
+    def before_training(self, run: Path) -> None:
+        """The same question about the rows that are there, whatever the recipe says now."""
+        names = teachers_of_rows(run) - {STUDENT}
+        enforce(
+            decide_rows(
+                self.plan,
+                names,
+                registry=self.registry,
+                acknowledgments=self.acknowledgments,
+                planned=self.plan.use.model_dump(),
+            ),
+            self.registry,
+        )
+
+    def on_the_card(self) -> dict[str, Any]:
+        """The cards' sections and front matter, and the files that go with the student, by name."""
+        decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments, gate="publish")
+        return {
+            "fields": model_card_fields(decision, self.plan),
+            "model_card": model_card_section(decision, self.plan, self.registry),
+            "data_card": data_card_section(decision, self.plan, self.registry),
+            "files": notice_files(decision, self.registry),
+        }
+
+
+def terms_of(loaded: Loaded) -> Terms:
+    """One plan for all arms: every teacher, source of seeds and student that any of them names."""
+    registry = registry_for(loaded.folder)
+    recipes = list(loaded.arms().values())
+    teachers = {(name, str(entry)): _teacher(name, entry) for each in recipes for name, entry in each.teachers.items()}
+    seeds = {str(b.seeds): _seeds(b.seeds) for each in recipes for b in each.knowledge.values()}
+    first = loaded.recipe
+    plan = plan_of(
+        use=first.use.model_dump(exclude_unset=True) if first.use else None,
+        teachers=list(teachers.values()),
+        seeds=list(seeds.values()),
+        student=_student(first),
+        registry=registry,
+    )
+    return Terms(plan, registry, acknowledgments_of(first.acknowledgments, loaded.folder))
+
+
+def _teacher(name: str, entry: TeacherEntry) -> dict[str, Any]:
+    told = {"name": name, "backend": entry.backend, "terms": entry.terms}
+    told |= {key: entry.knobs[key] for key in ("model", "base_url", "revision", "path") if entry.knobs.get(key)}
+    model = told.get("model")
+    if isinstance(model, str) and Path(model).is_dir():
+        told["card_licence"] = card_licence(Path(model))
+    if entry.backend == "run":
+        earlier = read_json(Path(told["path"]) / "manifest.json")
+        told["plan"] = (earlier.get("terms") or {}).get("plan")
+    return told
+
+
+def _seeds(entry: Any) -> dict[str, Any]:
+    told = {key: entry.knobs[key] for key in ("path", "dataset", "revision") if entry.knobs.get(key)}
+    return {"name": entry.do, "terms": entry.terms, **told}
+
+
+def _student(recipe: Recipe) -> dict[str, Any]:
+    entry = recipe.student
+    if entry is None:
+        return {"model": "none"}
+    told = {"model": entry.model, "kind": entry.kind, "terms": entry.terms}
+    if Path(entry.model).is_dir():
+        told["card_licence"] = card_licence(Path(entry.model))
+    return told

@@ -1,0 +1,162 @@
+"""Seeds: every format that is read, and what is said about each that cannot be."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_jsonl
+
+from stillhouse import seeds
+from stillhouse.errors import RecipeError
+from stillhouse.records import Message, user
+
+
+def read(path: Path, **knobs: Any) -> list[Any]:
+    return list(seeds.file(path=path, **knobs))
+
+
+def test_the_four_formats_give_the_same_seeds(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {"prompt": "one, «é»\nline two", "reference": "1", "extra": "a"},
+        {"prompt": "two", "reference": "2", "extra": "b"},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["prompt", "reference", "extra"])
+        writer.writeheader()
+        writer.writerows(rows)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = [read(tmp_path / f"a.{kind}", columns=["extra"]) for kind in ("jsonl", "json", "csv", "parquet")]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert [seed.reference for seed in found[0]] == ["1", "2"]
+    assert [seed.columns for seed in found[0]] == [{"extra": "a"}, {"extra": "b"}]
+
+
+def test_chat_messages_are_a_prompt(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello?"}]
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": turns}])
+    assert read(path)[0].prompt == (Message("system", "Be kind."), Message("user", "Hello?"))
+
+
+def test_a_template_writes_the_prompt_from_the_row(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"q": "Why?", "options": ["a", "b"], "gold": 3}])
+    made = read(path, template="{{ q }} ({{ options | join('/') }})", reference="gold")
+    assert made[0].prompt == user("Why? (a/b)")
+    assert made[0].reference == "3"  # a number is its text
+
+
+def test_a_template_can_reach_nothing_but_the_row(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"q": "x"}])
+    with pytest.raises(RecipeError, match="row 1: the template cannot be filled"):
+        read(path, template="{{ q.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(RecipeError, match=r"row 1.*'r' is undefined"):
+        read(path, template="{{ r }}")
+    with pytest.raises(RecipeError, match=r"seeds\.template"):
+        read(path, template="{{ q")
+
+
+def test_equal_rows_stay_two_rows(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "same"}, {"prompt": "other"}, {"prompt": "same"}] * 2)
+    ids = [seed.id for seed in read(path)]
+    assert len(set(ids)) == 6
+    same = ids[0]
+    assert [ids[i] for i in (2, 3, 5)] == [f"{same}.2", f"{same}.3", f"{same}.4"]
+
+
+def test_ids_depend_on_the_content_and_not_on_the_place(tmp_path: Path) -> None:
+    first = read(write_jsonl(tmp_path / "a.jsonl", [{"prompt": "x"}, {"prompt": "y"}]))
+    second = read(write_jsonl(tmp_path / "b.jsonl", [{"prompt": "new"}, {"prompt": "y"}, {"prompt": "x"}]))
+    assert {seed.id for seed in first} < {seed.id for seed in second}
+
+
+def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "x"}\nbroken\n', encoding="utf-8")
+    assert len(read(path, limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", "", "holds no row"),
+        ("a.jsonl", "\n\n", "holds no row"),
+        ("a.jsonl", '{"prompt": "x"}\n{"prompt": "y"', "line 2: not JSON"),
+        ("a.jsonl", '{"prompt": "x"}\n["y"]\n', "line 2: a list"),
+        ("a.jsonl", '{"promt": "x"}\n', "row 1: no field 'prompt'; did you mean 'promt'"),
+        ("a.jsonl", '{"prompt": "  "}\n', "row 1: the prompt is empty"),
+        ("a.jsonl", '{"prompt": 3}\n', "row 1: the prompt must be a string or a list of chat messages, not int"),
+        ("a.jsonl", '{"prompt": []}\n', "row 1: the prompt must be"),
+        ("a.jsonl", '{"prompt": [{"role": "bot", "content": "x"}]}\n', "row 1: a chat message needs `role`"),
+        ("a.jsonl", '{"prompt": [{"role": "user", "content": null}]}\n', "row 1: a chat message needs"),
+        ("a.json", "[]", "holds no row"),
+        ("a.json", '[{"prompt": "x"},\n oops]', "line 2: not JSON"),
+        ("a.json", '["x"]', "row 1: a str"),
+        ("a.csv", "prompt,reference\n", "holds no row"),
+        ("a.csv", "question\nx\n", "row 2: no field 'prompt'"),
+        ("a.parquet", "no parquet", "cannot be read"),
+    ],
+)
+def test_bad_input_is_named_with_its_place(tmp_path: Path, name: str, content: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RecipeError, match=said) as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
+def test_other_encodings_and_missing_files_are_said(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json", "a.csv", "a.txt"):
+        path = tmp_path / name
+        path.write_bytes('[{"prompt": "café"}]'.encode("latin-1"))
+        with pytest.raises(RecipeError, match="not UTF-8 text"):
+            list(seeds.documents(path=path)) if name == "a.txt" else read(path)
+    with pytest.raises(RecipeError, match=r"nowhere\.jsonl: no such file"):
+        read(tmp_path / "nowhere.jsonl")
+    with pytest.raises(RecipeError, match="is a folder"):
+        read(tmp_path)
+
+
+def test_a_named_reference_or_column_must_be_there(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "x", "answer": "1"}])
+    assert read(path)[0].reference is None
+    with pytest.raises(RecipeError, match="row 1: no field 'anwser'; did you mean 'answer'"):
+        read(path, reference="anwser")
+    with pytest.raises(RecipeError, match="row 1: no field 'topic'"):
+        read(path, columns=["topic"])
+
+
+def test_documents_are_cut_at_paragraphs_and_lose_no_word(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("One two.\n\nThree four.\n\n" + "word " * 50, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("First file.", encoding="utf-8")
+    made = list(seeds.documents(path=tmp_path, max_chars=40))
+    texts = [seed.prompt[0].content for seed in made]
+    assert texts[:2] == ["First file.", "One two.\n\nThree four."]
+    assert max(map(len, texts)) <= 40
+    assert " ".join(texts).split() == ["First", "file.", "One", "two.", "Three", "four.", *["word"] * 50]
+    with pytest.raises(RecipeError, match="no file matches"):
+        list(seeds.documents(path=tmp_path, pattern="*.md"))
+
+
+def test_texts_are_examples_without_a_prompt(tmp_path: Path) -> None:
+    """R11: plain text is learned as it stands, from a list of strings, from rows and from one long file."""
+    (tmp_path / "a.json").write_text(json.dumps(["One.", {"text": "Two."}, "One."]), encoding="utf-8")
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n\nOne.", encoding="utf-8")
+    for path in (tmp_path / "a.json", tmp_path / "a.txt"):
+        made = list(seeds.texts(path=path, max_chars=5))
+        assert [(example.prompt, example.response) for example in made] == [((), "One."), ((), "Two."), ((), "One.")]
+        assert len({example.id for example in made}) == 3
+    assert len(list(seeds.texts(path=tmp_path / "a.json", limit=2))) == 2
+    with pytest.raises(RecipeError, match="row 1: 'text' is a int"):
+        list(seeds.texts(path=write_jsonl(tmp_path / "b.jsonl", [{"text": 1}])))
+
+
+def test_a_data_set_folder_is_streamed_through_the_same_fields(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"question": "1+1?", "answer": "2"}])
+    made = list(seeds.hub(dataset=str(tmp_path), split="train", prompt="question", reference="answer"))
+    assert [(seed.prompt, seed.reference) for seed in made] == [(user("1+1?"), "2")]
