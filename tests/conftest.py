@@ -53,6 +53,7 @@ def knowledge(seeds: str = "seeds.jsonl", **teacher: Any) -> dict[str, Any]:
     """A recipe that ends with its knowledge: scripted answers, kept when right."""
     return {
         "name": "small",
+        "use": {"purpose": "research", "distributes": []},
         "teachers": {"main": {"backend": "scripted", "reply": "The answer is {reference}.", **teacher}},
         "knowledge": {
             "answers": {

@@ -98,12 +98,18 @@ def why(run: Path, row: str) -> list[dict[str, Any]]:
             f"{run}: {row!r} begins {len(found)} ids ({', '.join(sorted(found)[:3])} ...); write more of it"
         )
     wanted = row if row in found else found.pop()
-    trail, ids = [], {wanted}
+    # two branches over the same seeds hold rows of the same id: a trail stays inside its branch
+    trail: list[dict[str, Any]] = []
+    ids = {(_branch(entry), wanted) for entry in entries if entry["id"] == wanted}
     while ids:
-        here = [entry for entry in entries if entry["id"] in ids and entry not in trail]
+        here = [entry for entry in entries if (_branch(entry), entry["id"]) in ids and entry not in trail]
         trail += here
-        ids = {parent for entry in here for parent in entry["parents"]}
+        ids = {(_branch(entry), parent) for entry in here for parent in entry["parents"]}
     return sorted(trail, key=lambda entry: entry["step"])
+
+
+def _branch(entry: dict[str, Any]) -> str:
+    return entry["step"].split("/")[0]
 
 
 def _everything(run: Path) -> Iterator[dict[str, Any]]:

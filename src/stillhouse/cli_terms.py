@@ -31,8 +31,14 @@ def _said_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except StillhouseError as e:
-        typer.echo(str(e), err=True)
+        typer.echo(str(e).encode("utf-8", "backslashreplace").decode(), err=True)
         raise typer.Exit(e.exit_code) from None
+
+
+def _print(lines: list[str]) -> None:
+    """For people: what ids and files hold is shown, and neither moves the cursor nor breaks the encoding."""
+    plain = ("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+    typer.echo("\n".join(plain))
 
 
 @app.command()
@@ -59,11 +65,11 @@ def check(
         acks = [acknowledge.read_acknowledgment(path, files) for path in ack or ()]
         decision = acknowledge.apply(evaluate(parsed, known, today), parsed, acks, today)
         if as_json:
-            typer.echo(json.dumps(decision.as_dict(), ensure_ascii=False))
+            typer.echo(json.dumps(decision.as_dict()))
             for text in decision.ignored:
                 typer.echo(f"acknowledgment {text}", err=True)
         else:
-            typer.echo("\n".join(explain.lines(decision, known)))
+            _print(explain.lines(decision, known))
         raise typer.Exit(EXIT.get(decision.verdict, 0))
 
 
@@ -75,7 +81,7 @@ def list_records(as_json: Json = False, registry: RegistryFile = None) -> None:
     with _said_in_one_sentence():
         known, today = _known(registry)
         if as_json:
-            typer.echo(json.dumps([_short(r, today) for r in known.records], ensure_ascii=False))
+            typer.echo(json.dumps([_short(r, today) for r in known.records]))
             return
         for r in known.records:
             read = f"read {r.read}" if r.read else "not read"
@@ -106,9 +112,9 @@ def show(
             )
         if as_json:
             rows = [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in found]
-            typer.echo(json.dumps(rows, ensure_ascii=False))
+            typer.echo(json.dumps(rows))
             return
-        typer.echo("\n\n".join("\n".join(explain.record_lines(r, today)) for r in found))
+        _print([line for r in found for line in (*explain.record_lines(r, today), "")])
 
 
 @app.command()
@@ -123,7 +129,7 @@ def taint(
     with _said_in_one_sentence():
         found = touched(run, teacher)
         if as_json:
-            typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+            typer.echo(json.dumps(found.as_dict()))
             return
         if not found.rows:
             typer.echo(f"{teacher}: no row of {run} comes from it")

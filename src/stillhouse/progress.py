@@ -40,6 +40,8 @@ class Task:
 
 
 class Progress:
+    """The bars of one run, and its `progress.json`. Quiet where nobody watches: `quiet`, or no terminal."""
+
     def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self._path = folder / "progress.json"
         self._quiet = quiet or not sys.stderr.isatty()

@@ -31,20 +31,28 @@ class Entry(BaseModel):
 
 
 class SeedsEntry(Entry):
+    """Where a branch starts; `terms` says what governs these seeds."""
+
     terms: dict[str, Any] | None = None
 
 
 class ElicitEntry(Entry):
+    """What a teacher is asked. Several teachers share the rows by `route`: all, round_robin, or a column that names one."""
+
     teacher: str | list[str] | None = None
     route: str = "all"
     sampling: dict[str, Any] = Field(default_factory=dict)
 
 
 class SelectEntry(Entry):
+    """Which rows are kept."""
+
     against: Literal["random"] | None = None
 
 
 class ObjectiveEntry(Entry):
+    """One summand of the loss: learns from the branch `on`; `teacher` gives its logits beside the student."""
+
     on: str
     weight: float = 1.0
     teacher: str | None = None
@@ -52,6 +60,8 @@ class ObjectiveEntry(Entry):
 
 
 class EvaluateEntry(Entry):
+    """A held-out task; entries of one function are told apart by `name`."""
+
     name: str | None = None
     teacher: str | None = None  # ask this teacher the same questions, as the line to reach
 
@@ -74,6 +84,8 @@ class TeacherEntry(BaseModel):
 
 
 class Branch(_Strict):
+    """Seeds, what teachers make of them, and which of it is kept (Eq. 1); `keep: N` wants N rows, topped up with more seeds."""
+
     seeds: SeedsEntry
     elicit: list[ElicitEntry] = Field(default_factory=list)
     select: list[SelectEntry] = Field(default_factory=list)
@@ -81,6 +93,8 @@ class Branch(_Strict):
 
 
 class RolloutsEntry(_Strict):
+    """The student answers the prompts of the branch `on` during training; `fraction` of the records, the rest keeps its own."""
+
     on: str
     fraction: float = Field(default=1.0, ge=0, le=1)
     temperature: float = Field(default=1.0, ge=0)
@@ -90,6 +104,8 @@ class RolloutsEntry(_Strict):
 
 
 class Phase(_Strict):
+    """A weighted sum of objectives (Eq. 2) and its `transformers.TrainingArguments`."""
+
     init: Literal["previous", "base"] = "previous"
     reference: Literal["previous", "base"] = "base"
     objectives: list[ObjectiveEntry] = Field(min_length=1)
@@ -100,6 +116,8 @@ class Phase(_Strict):
 
 
 class StudentEntry(_Strict):
+    """The model that learns: a folder, a hub name, or `pocket`; `lora` trains an adapter instead of all weights."""
+
     model: str
     kind: Literal["causal_lm", "seq2seq", "classifier", "encoder", "reranker", "reward"] = "causal_lm"
     lora: dict[str, Any] | None = None
@@ -108,6 +126,8 @@ class StudentEntry(_Strict):
 
 
 class Use(_Strict):
+    """What the student is for: what the terms are checked against."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
     purpose: str = "research"
     distributes: list[str] = Field(default_factory=list)
@@ -118,6 +138,8 @@ def _phases(value: Any) -> Any:
 
 
 class Recipe(_Strict):
+    """A whole recipe (architecture, section 4)."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     use: Use | None = None
     teachers: dict[str, TeacherEntry] = Field(default_factory=dict)
@@ -197,7 +219,9 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )

@@ -1,9 +1,17 @@
-"""Run folder -> report."""
+"""Run folder -> report.html, the model card and the data card. Reads what the stages left; called when a run is done."""
 
 from pathlib import Path
 
+from stillhouse.reporting.pages import write_page
+from stillhouse.reporting.reading import read_run
+
+__all__ = ["write_report"]
+
 
 def write_report(run: Path) -> Path:
-    path = run / "report.html"
-    path.write_text("<html></html>")
-    return path
+    """Writes the report of a run folder, finished or not, and the cards beside its student and its data.
+
+    Returns where the report lies. Raises `RecipeError` when the folder holds no manifest.
+    """
+    facts = read_run(run)
+    return write_page(facts)

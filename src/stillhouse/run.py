@@ -309,7 +309,7 @@ class _Stages:
 
     def _card(self) -> dict[str, Any]:
         """What the terms want on the cards; the files that go with the student are put beside it."""
-        card = self.terms.on_the_card()
+        card = self.terms.on_the_card(self.folder)
         if (self.folder / "student").is_dir():
             for name, text in card["files"].items():
                 (self.folder / "student" / name).write_text(text, encoding="utf-8")

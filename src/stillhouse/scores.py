@@ -41,6 +41,8 @@ class Subject:
 
 @dataclass(slots=True)
 class Evaluation:
+    """Asks every subject of a run the questions of every task, and remembers what it has asked."""
+
     run: Path
     folder: Path
     recipe: Recipe

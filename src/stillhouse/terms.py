@@ -11,7 +11,7 @@ from stillhouse.check import STUDENT
 from stillhouse.compliance.cards import data_card_section, model_card_fields, model_card_section
 from stillhouse.compliance.explain import lines
 from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows, enforce, registry_for
-from stillhouse.compliance.lineage import teachers_of_rows
+from stillhouse.compliance.lineage import rows_by_teachers, teachers_of_rows
 from stillhouse.compliance.notices import notice_files
 from stillhouse.compliance.recipe_plan import card_licence, plan_of
 from stillhouse.recipe import Loaded, Recipe, TeacherEntry
@@ -47,15 +47,28 @@ class Terms:
             self.registry,
         )
 
-    def on_the_card(self) -> dict[str, Any]:
+    def on_the_card(self, run: Path) -> dict[str, Any]:
         """The cards' sections and front matter, and the files that go with the student, by name."""
         decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments, gate="publish")
+        rows, human = self._rows(run)
         return {
-            "fields": model_card_fields(decision, self.plan),
-            "model_card": model_card_section(decision, self.plan, self.registry),
-            "data_card": data_card_section(decision, self.plan, self.registry),
+            "fields": model_card_fields(decision, self.plan, rows=rows),
+            "model_card": model_card_section(decision, self.plan, self.registry, rows=rows),
+            "data_card": data_card_section(decision, self.plan, self.registry, rows=rows, human_rows=human),
             "files": notice_files(decision, self.registry),
         }
+
+    def _rows(self, run: Path) -> tuple[dict[str, int], int]:
+        """Rows at the end of all branches by the model behind them, and those with no teacher behind them."""
+        rows: dict[str, int] = {}
+        human = 0
+        for counts in rows_by_teachers(run).values():
+            for names, count in counts.items():
+                human += 0 if names else count
+                for name in names:
+                    for teacher in self.plan.by_name.get(name, ()):
+                        rows[teacher.model] = rows.get(teacher.model, 0) + count
+        return rows, human
 
 
 def terms_of(loaded: Loaded) -> Terms:
@@ -76,7 +89,7 @@ def terms_of(loaded: Loaded) -> Terms:
 
 
 def _teacher(name: str, entry: TeacherEntry) -> dict[str, Any]:
-    told = {"name": name, "backend": entry.backend, "terms": entry.terms}
+    told: dict[str, Any] = {"name": name, "backend": entry.backend, "terms": entry.terms}
     told |= {key: entry.knobs[key] for key in ("model", "base_url", "revision", "path") if entry.knobs.get(key)}
     model = told.get("model")
     if isinstance(model, str) and Path(model).is_dir():
@@ -96,7 +109,7 @@ def _student(recipe: Recipe) -> dict[str, Any]:
     entry = recipe.student
     if entry is None:
         return {"model": "none"}
-    told = {"model": entry.model, "kind": entry.kind, "terms": entry.terms}
+    told: dict[str, Any] = {"model": entry.model, "kind": entry.kind, "terms": entry.terms}
     if Path(entry.model).is_dir():
         told["card_licence"] = card_licence(Path(entry.model))
     return told

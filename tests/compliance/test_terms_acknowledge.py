@@ -56,9 +56,11 @@ def test_research_on_palm_text_with_an_unsigned_acknowledgment():
     plan = plan_of(PALM, data=["arkilpatel/SVAMP"])
     assert applied(plan).verdict == "unknown"
     decision = applied(plan, ack(plan, "TERMS_UNREAD", basis="risk_accepted"))
-    assert decision.verdict == "permit" and decision.codes == ()
+    assert decision.verdict == "permit"
+    assert decision.codes == ()
     assert [r.code for r in decision.lifted] == ["TERMS_UNREAD"]
-    assert decision.overrides[0].basis == "risk_accepted" and decision.ignored == ()
+    assert decision.overrides[0].basis == "risk_accepted"
+    assert decision.ignored == ()
 
 
 def test_a_code_may_be_lifted_for_one_subject_only():
@@ -81,7 +83,9 @@ def test_a_code_may_be_lifted_for_one_subject_only():
 def test_void_acknowledgments_change_nothing_and_say_why(change, said):
     plan = plan_of(PALM)
     decision = applied(plan, {**ack(plan, "TERMS_UNREAD"), **change})
-    assert decision.verdict == "unknown" and said in decision.ignored[0] and decision.overrides == ()
+    assert decision.verdict == "unknown"
+    assert said in decision.ignored[0]
+    assert decision.overrides == ()
 
 
 def test_it_is_void_after_any_change_of_the_plan():
@@ -118,7 +122,8 @@ def test_a_refusal_is_lifted_by_a_documented_permission_that_is_signed():
     assert applied(plan, given).verdict == "refuse"
     assert applied(plan, {**given, "document_sha256": None}, signature="good").verdict == "refuse"
     lifted = applied(plan, given, signature="good")
-    assert lifted.verdict == "permit-with-obligations" and "AUP" in lifted.codes
+    assert lifted.verdict == "permit-with-obligations"
+    assert "AUP" in lifted.codes
 
 
 def test_a_duty_is_not_lifted():
@@ -130,12 +135,21 @@ def test_nothing_lifts_a_credential():
     plan = plan_of(screening={"ingest": {"secrets": 1}})
     given = ack(plan, "SECRET_FOUND:ingest", basis="own_rights", document_sha256="0" * 64)
     decision = applied(plan, given, signature="good")
-    assert decision.verdict == "refuse" and "nothing lifts" in decision.ignored[0]
+    assert decision.verdict == "refuse"
+    assert "nothing lifts" in decision.ignored[0]
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"type": "v2"}, {"basis": "because"}, {"lifts": []}, {"expires": None}, {"signature": "good"}, {"colour": 1}, {"plan_hash": "x"}],
+    [
+        {"type": "v2"},
+        {"basis": "because"},
+        {"lifts": []},
+        {"expires": None},
+        {"signature": "good"},
+        {"colour": 1},
+        {"plan_hash": "x"},
+    ],
 )
 def test_malformed_acknowledgments_are_refused(change):
     with pytest.raises(RecipeError, match=r"^ack: ") as e:
@@ -180,7 +194,8 @@ def test_a_forged_acknowledgment_lifts_nothing(signed, tmp_path, forgery):
     given = read_acknowledgment(file, signer_files(tmp_path))
     assert given.signature == "bad"
     decision = apply(evaluate(plan, builtin(), TODAY), plan, [given], TODAY)
-    assert decision.verdict == "unknown" and "signature is not that of" in decision.ignored[0]
+    assert decision.verdict == "unknown"
+    assert "signature is not that of" in decision.ignored[0]
 
 
 def test_an_unreadable_file_is_one_sentence(tmp_path):

@@ -76,7 +76,8 @@ def test_r3_a_stale_yes_decays_outward_and_is_a_note_otherwise():
 
 def test_r3_a_stale_refusal_stays_one():
     old = decide(("xai/grok", "api:xai"), as_of="2030-01-01", purpose="commercial_product")
-    assert old.verdict == "refuse" and "STALE_RECORD" in old.codes
+    assert old.verdict == "refuse"
+    assert "STALE_RECORD" in old.codes
 
 
 def test_r4_a_secondary_source_warns_and_never_carries_an_outward_use():
@@ -93,7 +94,8 @@ def test_r5_an_aggregator_without_a_pinned_route_is_unknown():
     host = {"model": "deepseek-ai/DeepSeek-R1", "access": "api:openrouter"}
     assert "ROUTE_UNPINNED" in decide(host).codes
     pinned = decide({**host, "routed_to": "together"})
-    assert pinned.verdict == "permit" and pinned.codes == ("FLOW_DOWN",)
+    assert pinned.verdict == "permit"
+    assert pinned.codes == ("FLOW_DOWN",)
 
 
 def test_r5_a_host_of_weights_passes_their_licence_on():
@@ -144,7 +146,9 @@ def test_r6_the_cap_is_above_not_at(mau, code):
     assert set(codes) - {"AUP"} == ({code} if code else set())
 
 
-@pytest.mark.parametrize(("region", "code"), [(None, "DECLARE:region"), ("EU", "REGION_EXCLUDED"), ("FR", "REGION_EXCLUDED"), ("CH", None)])
+@pytest.mark.parametrize(
+    ("region", "code"), [(None, "DECLARE:region"), ("EU", "REGION_EXCLUDED"), ("FR", "REGION_EXCLUDED"), ("CH", None)]
+)
 def test_r6_regions(region, code):
     licensee = {"mau": 0} | ({"region": region} if region else {})
     codes = decide(weights("meta-llama/Llama-4-Scout"), licensee=licensee).codes
@@ -287,7 +291,12 @@ def test_r15_names_and_licences():
     chat = ("deepseek/deepseek-chat", "api:deepseek")
     assert "NAME_CONFLICT" in decide(chat, student_name="my-deepseek-7b", purpose="open_release").codes
     gemma = weights("google/gemma-3-27b-it")
-    for licence, conflict in [("mit", True), ("gemma", False), ("other", False), ("Apache-2.0 AND LicenseRef-x", False)]:
+    for licence, conflict in [
+        ("mit", True),
+        ("gemma", False),
+        ("other", False),
+        ("Apache-2.0 AND LicenseRef-x", False),
+    ]:
         codes = decide(gemma, student_licence=licence, purpose="open_release").codes
         assert ("LICENCE_CHOICE_CONFLICT" in codes) is conflict
 
@@ -295,7 +304,8 @@ def test_r15_names_and_licences():
 def test_r16_screening():
     counts = {"ingest": {"secrets": 1}, "egress": {"pii": 2}, "publish": {"pii": 1, "pii_redacted": True}}
     decision = decide(weights("deepseek-ai/DeepSeek-R1"), screening=counts)
-    assert decision.codes == ("PII_REVIEW:egress", "SECRET_FOUND:ingest") and decision.verdict == "refuse"
+    assert decision.codes == ("PII_REVIEW:egress", "SECRET_FOUND:ingest")
+    assert decision.verdict == "refuse"
 
 
 def test_r17_a_changed_use_is_said_and_judged_anew():
@@ -303,7 +313,8 @@ def test_r17_a_changed_use_is_said_and_judged_anew():
     same = decide(weights("deepseek-ai/DeepSeek-R1"), planned=planned)
     assert same.codes == ()
     moved = decide(weights("deepseek-ai/DeepSeek-R1"), planned=planned, purpose="internal")
-    assert moved.codes == ("USE_CHANGED",) and moved.verdict == "permit"
+    assert moved.codes == ("USE_CHANGED",)
+    assert moved.verdict == "permit"
 
 
 # the whole --------------------------------------------------------------------------------------------------------
@@ -321,7 +332,8 @@ def test_every_code_has_a_sentence_that_clears_nobody():
         assert kind in ("information", "obligation", "unknown", "refuse"), stem
         assert not {"legal", "safe", "compliant"} & set(said.lower().replace(",", " ").split()), stem
         assert "allowed by law" not in said
-    assert verdict_of([]) == "permit" and verdict_of(["FLOW_DOWN"]) == "permit"
+    assert verdict_of([]) == "permit"
+    assert verdict_of(["FLOW_DOWN"]) == "permit"
     assert verdict_of(["AUP", "NO_RECORD:dataset"]) == "unknown"
 
 
@@ -337,9 +349,12 @@ def test_palm_text_is_unread_so_a_person_has_to_accept_it():
 
 def test_llama_3_rationales_may_not_improve_another_model():
     """R20: the same rationales written by Llama 3 are refused for a student of any other family."""
-    decision = decide(weights("meta-llama/Meta-Llama-3-8B-Instruct"), data=["arkilpatel/SVAMP"], base="stillhouse/pocket-student")
+    decision = decide(
+        weights("meta-llama/Meta-Llama-3-8B-Instruct"), data=["arkilpatel/SVAMP"], base="stillhouse/pocket-student"
+    )
     (reason,) = [r for r in decision.reasons if r.code == "PROHIBITED_CLAUSE"]
-    assert decision.verdict == "refuse" and "improve any other large language model" in (reason.quote or "")
+    assert decision.verdict == "refuse"
+    assert "improve any other large language model" in (reason.quote or "")
 
 
 def test_gpt_4_trajectories_are_disclosed_in_research_and_unsettled_when_shipped():

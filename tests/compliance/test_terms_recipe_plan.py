@@ -29,7 +29,8 @@ def codes(*teachers, **more):
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_the_pocket_models_and_own_data_are_permitted_for_every_purpose(purpose):
     decision = decide(plan(POCKET, purpose=purpose), today=TODAY)
-    assert decision.verdict == "permit" and decision.codes == ("OWN_RIGHTS_DECLARED",)
+    assert decision.verdict == "permit"
+    assert decision.codes == ("OWN_RIGHTS_DECLARED",)
     assert "without terms" in decision.reasons[0].text
 
 
@@ -45,15 +46,24 @@ def test_a_local_checkpoint_under_a_plain_licence_needs_no_acknowledgment(purpos
 
 def test_a_model_card_is_read_and_to_be_confirmed(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
-    assert card_licence(tmp_path) == "apache-2.0" and card_licence(tmp_path / "none") is None
-    teacher = {"name": "main", "backend": "transformers", "model": str(tmp_path), "card_licence": card_licence(tmp_path)}
+    assert card_licence(tmp_path) == "apache-2.0"
+    assert card_licence(tmp_path / "none") is None
+    teacher = {
+        "name": "main",
+        "backend": "transformers",
+        "model": str(tmp_path),
+        "card_licence": card_licence(tmp_path),
+    }
     decision = decide(plan(teacher), today=TODAY)
     assert decision.verdict == "permit-with-obligations"
     (reason,) = [r for r in decision.reasons if r.code == "CONFIRM_SOURCE"]
-    assert reason.quote == "license: apache-2.0" and reason.origin == "card"
+    assert reason.quote == "license: apache-2.0"
+    assert reason.origin == "card"
 
 
-@pytest.mark.parametrize("text", ["# no front matter", "---\nlicense: [a\n---\n", "---\nlicense: [mit, other]\n---\n", "---\n- x\n---\n"])
+@pytest.mark.parametrize(
+    "text", ["# no front matter", "---\nlicense: [a\n---\n", "---\nlicense: [mit, other]\n---\n", "---\n- x\n---\n"]
+)
 def test_a_card_that_states_nothing_readable_states_nothing(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
     assert card_licence(tmp_path) is None
@@ -82,7 +92,12 @@ def test_a_recipe_resolves_weights_that_nobody_read():
 
 
 def test_a_record_named_for_a_local_folder_brings_all_it_says():
-    local = {"name": "m", "backend": "transformers", "model": "models/llama", "terms": {"record": "meta.llama3@2024-04-18"}}
+    local = {
+        "name": "m",
+        "backend": "transformers",
+        "model": "models/llama",
+        "terms": {"record": "meta.llama3@2024-04-18"},
+    }
     assert "PROHIBITED_CLAUSE" in codes(local)
     base = {"model": "models/llama3-8b", "terms": {"record": "meta.llama3@2024-04-18"}}
     assert "SAME_FAMILY_ONLY" in codes(local, student=base)
@@ -173,6 +188,23 @@ def test_what_a_recipe_stated_comes_along_with_a_run():
     assert decide(second, today=TODAY).verdict == "permit"
 
 
+def test_a_plan_has_one_hash_wherever_the_recipe_lies(tmp_path):
+    def hashed(folder):
+        own = {"name": "m", "backend": "transformers", "model": str(folder / "models/x"), "terms": {"record": "mit"}}
+        return plan_of(
+            use={"purpose": "research"},
+            teachers=[own],
+            seeds=[{"path": str(folder / "seeds.jsonl")}],
+            student={"model": "pocket"},
+            folder=folder,
+        )
+
+    here, there = hashed(tmp_path / "here"), hashed(tmp_path / "there")
+    assert here.sha256 == there.sha256
+    assert here.datasets[0].id == "seeds.jsonl"
+    assert decide(here, today=TODAY).verdict == "permit"
+
+
 def test_the_student_as_its_own_teacher_is_its_starting_weights():
     itself = {"name": "student", "backend": "student"}
     base = {"model": "meta-llama/Meta-Llama-3-8B"}
@@ -181,7 +213,13 @@ def test_the_student_as_its_own_teacher_is_its_starting_weights():
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("causal_lm", "general_llm"), ("classifier", "classifier"), ("encoder", "embedding"), ("reward", "reward_model"), (None, "general_llm")],
+    [
+        ("causal_lm", "general_llm"),
+        ("classifier", "classifier"),
+        ("encoder", "embedding"),
+        ("reward", "reward_model"),
+        (None, "general_llm"),
+    ],
 )
 def test_the_students_kind_follows_the_recipe(kind, expected):
     assert plan(POCKET, student={"model": "pocket", "kind": kind}).use.student_kind == expected
@@ -214,4 +252,5 @@ def test_a_run_is_judged_on_its_own_day_or_later():
 def test_mistakes_in_a_recipe_are_one_sentence(make, said):
     with pytest.raises(RecipeError) as e:
         make()
-    assert said in str(e.value) and e.value.exit_code == 2
+    assert said in str(e.value)
+    assert e.value.exit_code == 2

@@ -46,10 +46,14 @@ def test_a_record_says_no_more_than_its_source(record):
     quotes = [record.quote, *(c.quote for c in record.conditions), *(o.quote for o in record.obligations)]
     assert all(len(q.split()) <= 25 for q in quotes if q)
     if record.outputs_may_train == "unread":
-        assert record.read is None and record.quote is None and not record.obligations
+        assert record.read is None
+        assert record.quote is None
+        assert not record.obligations
         assert record.where_to_read
     else:
-        assert record.source and record.quote and record.read
+        assert record.source
+        assert record.quote
+        assert record.read
         assert record.read <= REGISTRY.compiled
         assert record.review_by == review_by(record.kind, record.read)
     if record.grade == "M":
@@ -165,17 +169,31 @@ def test_a_users_record_does_not_turn_a_vendor_into_a_host():
 def test_a_users_record_that_breaks_a_rule_is_refused_in_one_sentence(change, said):
     with pytest.raises(RecipeError, match=said) as e:
         user_record({**MINE, **change}, "terms.d/acme.yaml")
-    assert str(e.value).startswith("terms.d/acme.yaml") and e.value.exit_code == 2
+    assert str(e.value).startswith("terms.d/acme.yaml")
+    assert e.value.exit_code == 2
 
 
 def test_a_users_record_may_not_take_a_registry_id():
-    with pytest.raises(RecipeError, match="two records are called 'stillhouse.pocket'"):
+    with pytest.raises(RecipeError, match=r"two records are called 'stillhouse\.pocket'"):
         REGISTRY.with_records([user_record({**MINE, "id": "stillhouse.pocket"}, "mine")])
 
 
 def test_a_record_may_only_inherit_what_exists():
     with pytest.raises(RecipeError, match="'nothing', which is no record"):
         REGISTRY.with_records([user_record({**MINE, "inherits": ["nothing"]}, "mine")])
+
+
+def test_a_users_record_read_tomorrow_is_refused(tmp_path):
+    (tmp_path / "acme.yaml").write_text(yaml.safe_dump({**MINE, "read": "2031-01-01"}))
+    with pytest.raises(RecipeError, match=r"acme\.contract@1 says it was read on 2031-01-01"):
+        user_records([tmp_path], today=date(2026, 11, 21))
+
+
+def test_a_superseded_record_stays_and_no_longer_speaks():
+    old = {**MINE, "id": "acme.contract@0", "outputs_may_train": "no", "superseded_by": "acme.contract@1"}
+    registry = REGISTRY.with_records([user_record(MINE, "new"), user_record(old, "old")])
+    assert [r.id for r in registry.find("acme/large", "api:acme")] == ["acme.contract@1"]
+    assert registry.by_id["acme.contract@0"].outputs_may_train == "no"
 
 
 def test_a_registry_from_the_future_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """P26: byte alignment of two tokenizations."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ cuts = st.lists(st.integers(0, 12), max_size=8)
 def test_spans_cover_everything_once_and_are_shortest(text, left, right):
     def cut(places):
         edges = sorted({min(p, len(text)) for p in places} | {0, len(text)})
-        return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        return [text[a:b] for a, b in pairwise(edges)]
 
     student, teacher = cut(left), cut(right)
     spans = aligned_spans(student, teacher)

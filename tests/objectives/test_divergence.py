@@ -522,9 +522,9 @@ def test_knobs_out_of_range_are_refused(function, knobs, message):
 
 
 def test_positions_must_agree():
-    with pytest.raises(RecipeError, match="3 positions .* 4"):
+    with pytest.raises(RecipeError, match=r"3 positions .* 4"):
         forward_kl(logits(4, 5), Dense(logits(3, 5)), torch.ones(4))
-    with pytest.raises(RecipeError, match="mask has 3 positions .* 4"):
+    with pytest.raises(RecipeError, match=r"mask has 3 positions .* 4"):
         forward_kl(logits(4, 5), Dense(logits(4, 5)), torch.ones(3))
 
 

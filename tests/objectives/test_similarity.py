@@ -158,7 +158,7 @@ def test_half_precision_is_compared_in_float32():
 
 
 def test_different_widths_are_refused():
-    with pytest.raises(RecipeError, match="similarity.projected"):
+    with pytest.raises(RecipeError, match=r"similarity\.projected"):
         similarity.l2(states(3, 4), states(3, 6), torch.ones(3))
 
 

@@ -476,9 +476,9 @@ def test_leaving_early_keeps_what_was_out(opened: Open) -> None:
 
 
 def test_no_more_are_out_than_allowed(opened: Open) -> None:
-    with FakeProvider("x", tape=[Step(delay=0.002)] * 400) as provider:
+    with FakeProvider("x", tape=[Step(delay=0.04)] * 400) as provider:
         backend = teacher_at("chat", provider.url, max_concurrency=5)
-        list(opened().teacher("t", backend).ask(prompts(*map(str, range(150)))))
+        list(opened().teacher("t", backend).ask(prompts(*map(str, range(80)))))
         assert provider.most_out == 5
 
 

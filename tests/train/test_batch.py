@@ -6,13 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.train.batch import Item, pack, rendered, stored_beliefs
-from stillhouse.train.forward import forward_targets, packs_sequences
+from stillhouse.train.batch import Item, rendered
+from stillhouse.train.forward import packs_sequences, show
+from stillhouse.train.packing import pack, stored_beliefs
 
 
 def packed_logits(model, batch):
     arrays = (batch.ids_RC, batch.position_RC, batch.target_RC)
-    return forward_targets(model, *(torch.from_numpy(array) for array in arrays))
+    return show(model, *(torch.from_numpy(array) for array in arrays)).logits_NV
 
 
 def items(*sizes, start=2):
@@ -23,7 +24,7 @@ def items(*sizes, start=2):
 def test_the_gradient_is_nonzero_exactly_where_the_answer_is_predicted(student, tools):
     """P01: positions len(prompt) - 1 to len - 2 of each sequence."""
     branch = rendered("x", tools.examples(3), student.tokenizer, max_length=None)
-    batch = pack({"x": [branch.item(i) for i in range(3)]}, pad=0, packing=False)
+    batch = pack({"x": [item for i in range(3) for item in branch.items(i)]}, pad=0, packing=False)
     logits_RCV = student.model(torch.from_numpy(batch.ids_RC)).logits.detach().requires_grad_()
     logits_NV = logits_RCV[torch.from_numpy(batch.target_RC)]
     loss = torch.nn.functional.cross_entropy(logits_NV, torch.from_numpy(batch.target_ids_N), reduction="sum")
@@ -38,7 +39,7 @@ def test_targets_are_the_answers_with_one_end_each(student, tools):
     """P03."""
     examples = tools.examples(6)
     branch = rendered("x", examples, student.tokenizer, max_length=None)
-    batch = pack({"x": [branch.item(i) for i in range(6)]}, pad=0)
+    batch = pack({"x": [item for i in range(6) for item in branch.items(i)]}, pad=0)
     assert np.count_nonzero(batch.target_ids_N == student.tokenizer.eos_token_id) == 6
     said = student.tokenizer.decode(batch.target_ids_N).split("<|end|>")[:-1]
     assert sorted(said) == sorted(example.response for example in examples)
@@ -93,7 +94,7 @@ def test_packing_loses_and_invents_nothing(sizes, packing):
     groups = {f"g{number}": items(*group, start=1) for number, group in enumerate(sizes)}
     batch = pack(groups, pad=99, packing=packing)
     assert batch.tokens == sum(map(sum, sizes)) == np.count_nonzero(batch.ids_RC != 99)
-    assert batch.target_RC.sum() == len(batch.target_ids_N) == len(batch.weight_N)
+    assert batch.target_RC.sum() == len(batch.target_ids_N)
     for name, group in groups.items():
         assert sorted(item.index for item in batch.items[name]) == list(range(len(group)))
         wanted = np.concatenate([item.ids[item.start :] for item in batch.items[name]])
@@ -113,7 +114,7 @@ def test_packing_fills_rows():
 def test_stored_beliefs_lie_in_the_order_of_the_batch(student, teacher, tools):
     believed = [tools.believe(e, teacher, k=3 + n) for n, e in enumerate(tools.examples(4))]
     branch = rendered("x", believed, student.tokenizer, max_length=None)
-    batch = pack({"x": [branch.item(i) for i in range(4)]}, pad=0)
+    batch = pack({"x": [item for i in range(4) for item in branch.items(i)]}, pad=0)
     ids_NK, logprobs_NK = stored_beliefs(branch, batch.items["x"])
     assert ids_NK.shape == (len(batch.target_ids_N), 6)
     with torch.no_grad():

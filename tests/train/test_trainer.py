@@ -302,7 +302,7 @@ def test_what_nobody_provides_is_refused_in_one_sentence(student, teacher, tools
         run(student, [FORWARD_KL], data, tmp_path)
     with pytest.raises(RecipeError, match="reads a branch 'y'; known: x"):
         run(student, [Term("a.b", supervised.cross_entropy, "y")], data, tmp_path)
-    with pytest.raises(RecipeError, match="names a teacher 't'; known: none"):
+    with pytest.raises(RecipeError, match="names a teacher 't'; known: reference"):
         run(student, [ONLINE_KL], data, tmp_path)
     with pytest.raises(RecipeError, match="cannot show its logits"):
         run(student, [ONLINE_KL], data, tmp_path, teachers={"t": object()})

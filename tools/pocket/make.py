@@ -22,8 +22,8 @@ from tools.pocket.measure import measure
 HERE = Path(__file__).parent
 SHIPPED = HERE.parents[1] / "src" / "stillhouse" / "pocket"
 PLANS = {
-    "student": train.Plan(pools=40, batch_tokens=2048, learning_rate=3e-3),
-    "teacher": train.Plan(pools=112, batch_tokens=2048, learning_rate=2e-3),
+    "student": train.Plan(pools=22, batch_tokens=2048, learning_rate=3e-3),
+    "teacher": train.Plan(pools=86, batch_tokens=2048, learning_rate=2e-3),
 }
 
 

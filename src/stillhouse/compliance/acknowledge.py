@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillhouse.compliance.decision import Decision, Override, Reason, class_of
 from stillhouse.compliance.plan import ALWAYS_DISTRIBUTED, Distribution, Plan, Purpose
-from stillhouse.compliance.registry import first_error
+from stillhouse.compliance.registry import first_error, user_folders
 from stillhouse.compliance.terms import Date, Text
 from stillhouse.errors import RecipeError
 
@@ -79,7 +79,7 @@ def read_acknowledgment(path: Path, signers: Sequence[Path] = ()) -> Acknowledgm
 
 def signer_files(folder: Path) -> tuple[Path, ...]:
     """Where allowed signers are looked for: beside the plan or recipe, then in the user's configuration."""
-    return folder / "allowed_signers", Path.home() / ".config/stillhouse/allowed_signers"
+    return folder / "allowed_signers", *(home / "allowed_signers" for home in user_folders())
 
 
 def _verified(path: Path, raw: bytes, person: str, signers: Sequence[Path]) -> Signature:

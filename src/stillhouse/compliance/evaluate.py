@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from stillhouse.compliance import rules
-from stillhouse.compliance.decision import Decision, Reason, rank, verdict_of
+from stillhouse.compliance.decision import Active, Decision, Reason, class_of, rank, verdict_of
 from stillhouse.compliance.licences import is_plain_public, share_alike_family
 from stillhouse.compliance.plan import Dataset, OwnRights, Plan, Teacher
 from stillhouse.compliance.registry import Registry
@@ -45,8 +45,8 @@ def evaluate(plan: Plan, registry: Registry, today: date | None = None) -> Decis
 def _decision(plan: Plan, registry: Registry, as_of: date, out: Findings) -> Decision:
     reasons = sorted(out.reasons, key=_order)
     codes = tuple(sorted({r.code for r in reasons}))
-    active = sorted(out.active, key=lambda a: (a.code, a.subject, a.record or "", a.text, a.trigger, a.strength))
-    deferred = sorted(out.deferred, key=lambda a: (a.code, a.subject, a.record or "", a.text, a.trigger, a.strength))
+    active = sorted(out.active | _from_reasons(out), key=_row_order)
+    deferred = sorted(out.deferred, key=_row_order)
     source = {"name": "stillhouse-terms", "version": registry.version, "sha256": registry.sha256}
     missing = tuple(sorted(out.missing))
     return Decision(
@@ -63,6 +63,17 @@ def _decision(plan: Plan, registry: Registry, as_of: date, out: Findings) -> Dec
         tuple(sorted(out.used)),
         tuple(sorted(plan.use.screening)),
     )
+
+
+def _from_reasons(out: Findings) -> set[Active]:
+    """What a reason asks of the user without being a duty of a record: to keep apart, to disclose, to declare."""
+    known = {(a.code, a.subject, a.record) for a in out.active}
+    asked = [r for r in out.reasons if class_of(r.code) == "obligation" and (r.code, r.subject, r.record) not in known]
+    return {Active(r.code, r.record, r.subject, "always", "required", r.text) for r in asked}
+
+
+def _row_order(a: Active) -> tuple[str, ...]:
+    return a.code, a.subject, a.record or "", a.text, a.trigger, a.strength
 
 
 def _order(r: Reason) -> tuple[int | str, ...]:
@@ -238,7 +249,7 @@ class _Edges:
             return
         settled = self.now.use.purpose == "research" and not self.now.use.shipped
         code = "DISCLOSE_UPSTREAM" if settled else "UPSTREAM_UNSETTLED"
-        self.out.found(code, subject, record, generator=upstream.generator)
+        self.out.found(code, inner, record, generator=upstream.generator)
 
 
 def _chain(registry: Registry, record: TermsRecord) -> list[TermsRecord]:

@@ -32,7 +32,8 @@ def lines(decision: Decision, registry: Registry) -> list[str]:
         out += ["", f"records consulted: {', '.join(sorted({record for _, record in decision.records}))}"]
     if on := ways_on(decision, registry):
         out += ["", "ways on:", *(f"  - {text}" for text in on)]
-    if note := ageing(decision.as_of, registry):
+    dated = {r.id for r in registry.records if r.kind in ("contract", "host")}
+    if dated.intersection(record for _, record in decision.records) and (note := ageing(decision.as_of, registry)):
         out += ["", note]
     return out
 
@@ -63,7 +64,7 @@ def _line(r: Reason) -> str:
 def _duty(a: Active, registry: Registry) -> str:
     record = registry.by_id.get(a.record or "")
     where = f", {record.locator or 'statement of the licence'}, read {record.read}, {record.source}" if record else ""
-    return f"{a.code}: {a.text} ({a.subject}, {a.record}{where})"
+    return f"{a.code}: {a.text} ({a.subject}{f', {a.record}' if a.record else ''}{where})"
 
 
 def ways_on(decision: Decision, registry: Registry) -> list[str]:
@@ -109,7 +110,8 @@ def _resolving(r: Reason) -> str | None:
 
 def alternatives(registry: Registry) -> list[str]:
     """Some teachers whose own licence was read, says yes, and asks nothing of a student trained on their outputs."""
-    return [r.models[0].match for r in registry.records if _undemanding(r)][:SHOWN]
+    named = [r.models[0].match for r in registry.records if _undemanding(r)]
+    return sorted(named, key=lambda match: "*" in match)[:SHOWN]
 
 
 def _undemanding(r: TermsRecord) -> bool:

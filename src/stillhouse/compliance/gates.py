@@ -19,7 +19,7 @@ from stillhouse.compliance.evaluate import evaluate
 from stillhouse.compliance.explain import summary
 from stillhouse.compliance.notices import credits_to_display
 from stillhouse.compliance.plan import Gate, Plan, Screening, Teacher, Use, plan_hash
-from stillhouse.compliance.registry import Registry, builtin, user_records
+from stillhouse.compliance.registry import Registry, builtin, user_folders, user_records
 from stillhouse.errors import RecipeError, TermsRefused, TermsUnknown
 
 __all__ = [
@@ -36,10 +36,9 @@ __all__ = [
 
 def registry_for(folder: Path | None = None, base: Registry | None = None) -> Registry:
     """The registry with the user's records: terms.d beside the recipe, then ~/.config/stillhouse/terms.d."""
-    folders = [Path.home() / ".config/stillhouse/terms.d"]
-    if folder is not None:
-        folders.insert(0, folder / "terms.d")
-    return (base or builtin()).with_records(user_records(folders))
+    folders = [folder / "terms.d"] if folder is not None else []
+    folders += [home / "terms.d" for home in user_folders()]
+    return (base or builtin()).with_records(user_records(folders, today=date.today()))
 
 
 def acknowledgments_of(listed: Sequence[Any], folder: Path) -> tuple[Acknowledgment, ...]:

@@ -139,7 +139,8 @@ def _recipe(run: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # every scalar as text: `on`, a key of recipes, is a truth value to YAML 1.1
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except yaml.YAMLError as e:
         raise RecipeError(f"{path}: is not YAML ({str(e).splitlines()[0]}); it is written by the run: run again") from e
     return data if isinstance(data, Mapping) else {}
@@ -167,6 +168,8 @@ def _manifest_teachers(run: Path) -> dict[str, Any]:
     except ValueError as e:
         raise RecipeError(f"{path}: is not JSON; it is written by the run: run again") from e
     teachers = data.get("teachers") if isinstance(data, dict) else None
+    if isinstance(teachers, list):
+        return {str(row["name"]): row for row in teachers if isinstance(row, Mapping) and "name" in row}
     return teachers if isinstance(teachers, dict) else {}
 
 

@@ -56,12 +56,14 @@ def plan_of(
     seeds: Sequence[Mapping[str, Any]],
     student: Mapping[str, Any],
     registry: Registry | None = None,
+    folder: Path | None = None,
 ) -> Plan:
     """The plan of a recipe.
 
     `teachers`: {name, backend, model, base_url, revision, terms, method, card_licence, plan}, all but name and backend
     optional; `plan` is `Plan.as_dict()` of the run that a teacher of backend `run` comes from. `seeds`: {path or
     dataset, revision, role, terms, card_licence}. `student`: {model, kind, revision, terms, card_licence}.
+    Paths inside `folder`, the recipe's, are written relative to it, so that a plan has one hash on every machine.
     Raises RecipeError.
     """
     known = registry or builtin()
@@ -69,7 +71,7 @@ def plan_of(
         raise RecipeError("use: missing; say what the student is for: use: {purpose: research, distributes: []}")
     if unknown := [key for key in use if key not in USE_KEYS]:
         raise RecipeError(f"use.{unknown[0]}: unknown; {nearest(str(unknown[0]), USE_KEYS)}")
-    rows = _Rows(known)
+    rows = _Rows(known, folder)
     base = rows.student(student)
     by_name: dict[str, list[dict[str, Any]]] = {}
     for spec in teachers:  # one name may stand for several teachers, one in each arm of a recipe
@@ -139,9 +141,16 @@ def _once(rows: Iterable[Any]) -> list[Any]:
 class _Rows:
     """The rows of one plan, and the records that the recipe's own statements add."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, folder: Path | None) -> None:
         self.registry = registry
+        self.folder = folder.resolve() if folder else None
         self.records: dict[tuple[str, ...], TermsRecord] = {}
+
+    def _id(self, value: Any) -> str:
+        text = str(value)
+        if self.folder and Path(text).is_relative_to(self.folder):
+            return Path(text).relative_to(self.folder).as_posix()
+        return text
 
     def teacher(self, spec: Mapping[str, Any], base: Any) -> list[dict[str, Any]]:
         where = f"teachers.{spec['name']}"
@@ -181,7 +190,8 @@ class _Rows:
         if not model:
             raise RecipeError(f"{where}.model: missing; the terms check needs to know which model answers")
         vendor = next((e.vendor for e in self.registry.endpoints if e.access == access), None)
-        return str(model) if not vendor or str(model).startswith(f"{vendor}/") else f"{vendor}/{model}"
+        id = self._id(model)
+        return id if not vendor or id.startswith(f"{vendor}/") else f"{vendor}/{id}"
 
     def _of_run(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A student of an earlier run as teacher: its starting weights and everything that taught it."""
@@ -198,7 +208,7 @@ class _Rows:
     def seed(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         where = f"seeds {spec.get('dataset') or spec.get('path') or spec.get('name')}"
         terms = _terms(spec, where)
-        id = str(spec.get("dataset") or spec.get("path") or spec.get("name") or "inline seeds")
+        id = self._id(spec.get("dataset") or spec.get("path") or spec.get("name") or "inline seeds")
         row: dict[str, Any] = {"id": id}
         for key in ("revision", "role", "obtained_by"):
             if value := terms.get(key, spec.get(key)):
@@ -215,7 +225,7 @@ class _Rows:
             raise RecipeError("student.model: missing; name the starting weights (pocket, a path, a hub id) or none")
         if (spec.get("kind") or "causal_lm") not in STUDENT_KINDS:
             raise RecipeError(f"student.kind: unknown {spec['kind']!r}; {nearest(str(spec['kind']), STUDENT_KINDS)}")
-        id = POCKET["student"] if model == "pocket" else str(model)
+        id = POCKET["student"] if model == "pocket" else self._id(model)
         row: dict[str, Any] = {"id": id}
         if spec.get("revision"):
             row["revision"] = spec["revision"]

@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stillhouse.compliance.terms import Condition, Date, Pattern, TermsRecord, Text, review_by
 from stillhouse.errors import RecipeError
 
-__all__ = ["Endpoint", "Licence", "Registry", "builtin", "from_text", "load", "user_records"]
+__all__ = ["Endpoint", "Licence", "Registry", "builtin", "from_text", "load", "user_folders", "user_records"]
 
 SCHEMA = "stillhouse.terms/1"
+DAY = timedelta(days=1)  # of grace: midnight does not fall everywhere at once
 STRICTNESS = {"yes": 0, "conditional": 1, "unread": 2, "no": 3}
 
 
@@ -81,16 +82,19 @@ class Registry:
 
     def find(self, id: str, access: str) -> tuple[TermsRecord, ...]:
         """The records that govern `id` reached by `access`: the registry's best, then a user's best; empty if none."""
-        own = [r for r in self.records if r.origin == "registry"]
-        added = [r for r in self.records if r.origin != "registry"]
+        current = [r for r in self.records if not r.superseded_by]
+        own = [r for r in current if r.origin == "registry"]
+        added = [r for r in current if r.origin != "registry"]
         best, extra = _best(own, id, access), _best(added, id, access)
         if best and extra:
             return (extra,) if best.unread and best.kind == extra.kind else (best, extra)
         return tuple(r for r in (best, extra) if r)
 
     def speaking_of(self, id: str) -> tuple[TermsRecord, ...]:
-        """Every record with a pattern that names `id`, however it is reached; one that speaks of everything is left out."""
-        return tuple(r for r in self.records if any(_literal(p) and _matches(p, id) for p in r.models))
+        """Every record that names `id`, however it is reached; where one names it exactly, only such."""
+        found = [r for r in self.records if any(_literal(p) and _matches(p, id) for p in r.models)]
+        exact = [r for r in found if any(p.match.lower() == id.lower() for p in r.models)]
+        return tuple(exact or found)
 
     def is_host(self, access: str) -> bool:
         """Whether other people's models are reached by `access`; a user's record cannot turn a vendor into a host."""
@@ -158,25 +162,45 @@ def builtin() -> Registry:
 def load(path: Path, *, today: date | None = None) -> Registry:
     """A registry from a file. With `today`, one compiled after it is refused. Raises RecipeError."""
     registry = from_text(_text(path), str(path))
-    # one day of grace: midnight does not fall everywhere at once
-    if today and registry.compiled > today + timedelta(days=1):
+    if today and registry.compiled > today + DAY:
         raise RecipeError(
             f"{path}: compiled on {registry.compiled}, after today ({today}); "
             "use a registry that exists already, or set the clock"
         )
+    _not_ahead(registry.records, str(path), today)
     return registry
 
 
-def user_records(folders: Sequence[Path]) -> tuple[TermsRecord, ...]:
-    """The records of every `*.yaml` in these folders (those that exist), marked as the user's. Raises RecipeError."""
+def user_folders() -> tuple[Path, ...]:
+    """The user's own folder for terms, where there is a home to have one in."""
+    try:
+        return (Path.home() / ".config/stillhouse",)
+    except RuntimeError:
+        return ()
+
+
+def user_records(folders: Sequence[Path], *, today: date | None = None) -> tuple[TermsRecord, ...]:
+    """The records of every `*.yaml` in these folders (those that exist), marked as the user's.
+
+    With `today`, a record read after it is refused. Raises RecipeError.
+    """
     found: list[TermsRecord] = []
     for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))):
-        rows = _yaml(_text(path), str(path))
-        rows = rows["records"] if isinstance(rows, dict) and "records" in rows else rows
-        found += [
-            user_record(row, f"{path} record {i}") for i, row in enumerate(rows if isinstance(rows, list) else [rows])
-        ]
+        data = _yaml(_text(path), str(path))
+        data = data["records"] if isinstance(data, dict) and "records" in data else data
+        rows = data if isinstance(data, list) else [data]
+        mine = [user_record(row, f"{path} record {i}") for i, row in enumerate(rows)]
+        _not_ahead(mine, str(path), today)
+        found += mine
     return tuple(found)
+
+
+def _not_ahead(records: Iterable[TermsRecord], where: str, today: date | None) -> None:
+    for record in records:
+        if today and record.read and record.read > today + DAY:
+            raise RecipeError(
+                f"{where}: {record.id} says it was read on {record.read}, after today ({today}); correct it"
+            )
 
 
 def user_record(row: Any, where: str) -> TermsRecord:
@@ -228,8 +252,8 @@ def _registry(
             raise RecipeError(f"{where}: two records are called {record.id!r}; give the second another id")
         by_id.setdefault(record.id, record)
     for record in records:
-        for other in (*record.inherits, *(u.terms for u in record.upstream)):
-            if other not in by_id:
+        for other in (*record.inherits, *(u.terms for u in record.upstream), record.superseded_by):
+            if other is not None and other not in by_id:
                 raise RecipeError(
                     f"{where}: {record.id} names {other!r}, which is no record; add it or correct the name"
                 )

@@ -25,7 +25,8 @@ class Rule:
     id: str
     kind: Kind
     pattern: re.Pattern[str]
-    holds: Callable[[str], bool] = lambda _: True
+    holds: Callable[[str], bool]
+    needs: tuple[str, ...]  # one of these is in every match: most texts have none, and are not searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ def scan(text: str, *, salt: bytes = b"") -> tuple[Finding, ...]:
     """Every match of every rule, in the order of the text; where matches overlap, the first and longest."""
     found = []
     for rule in RULES:
+        if not any(part in text for part in rule.needs):
+            continue
         for match in rule.pattern.finditer(text):
             group = 1 if match.re.groups else 0
             value = match.group(group)
@@ -194,42 +197,45 @@ def _random(value: str) -> bool:
     return mixed and _entropy(value) > 3.3
 
 
-def _rule(id: str, kind: Kind, pattern: str, holds: Callable[[str], bool] = lambda _: True) -> Rule:
-    return Rule(id, kind, re.compile(pattern), holds)
+def _always(_: str) -> bool:
+    return True
+
+
+def _rule(id: str, kind: Kind, needs: str, pattern: str, holds: Callable[[str], bool] = _always) -> Rule:
+    return Rule(id, kind, re.compile(pattern), holds, tuple(needs.split(" ")) if needs else ("",))
 
 
 _NAMED = r"(?i:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key|client[_-]?secret)"
+_KEY_HEADER = r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
+_PUBLISHER = r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"
+_CARD = r"(?<![\w.,-])([3-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{1,7}|3[47]\d{2}([ -]?)\d{6}\3\d{5})(?![\w-]|[.,]\d)"
+_NIR = r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b"
 
 RULES: tuple[Rule, ...] = (
-    _rule("private_key", "secret", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
-    _rule("aws_key", "secret", r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b"),
-    _rule("github_token", "secret", r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
-    _rule("gitlab_token", "secret", r"\b(glpat-[A-Za-z0-9_-]{20,})"),
-    _rule("hub_token", "secret", r"\b(hf_[A-Za-z0-9]{30,})\b"),
-    _rule("provider_key", "secret", r"\b(sk-(?:ant-|proj-|or-v1-)?[A-Za-z0-9_-]{20,})", _random),
-    _rule("google_key", "secret", r"\b(AIza[0-9A-Za-z_-]{35})"),
-    _rule("slack_token", "secret", r"\b(xox[abeprs]-[A-Za-z0-9-]{10,})"),
-    _rule("stripe_key", "secret", r"\b((?:sk|rk)_live_[A-Za-z0-9]{16,})\b"),
-    _rule("package_token", "secret", r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"),
-    _rule("jwt", "secret", r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
-    _rule("named_secret", "secret", rf"{_NAMED}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
-    _rule("email", "pii", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
-    _rule("iban", "pii", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban),
+    _rule("private_key", "secret", "-----BEGIN", _KEY_HEADER),
+    _rule("aws_key", "secret", "AKIA ASIA", r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b"),
+    _rule("github_token", "secret", "gh github_pat_", r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
+    _rule("gitlab_token", "secret", "glpat-", r"\b(glpat-[A-Za-z0-9_-]{20,})"),
+    _rule("hub_token", "secret", "hf_", r"\b(hf_[A-Za-z0-9]{30,})\b"),
+    _rule("provider_key", "secret", "sk-", r"\b(sk-(?:ant-|proj-|or-v1-)?[A-Za-z0-9_-]{20,})", _random),
+    _rule("google_key", "secret", "AIza", r"\b(AIza[0-9A-Za-z_-]{35})"),
+    _rule("slack_token", "secret", "xox", r"\b(xox[abeprs]-[A-Za-z0-9-]{10,})"),
+    _rule("stripe_key", "secret", "_live_", r"\b((?:sk|rk)_live_[A-Za-z0-9]{16,})\b"),
+    _rule("package_token", "secret", "pypi- npm_", _PUBLISHER),
+    _rule("jwt", "secret", "eyJ", r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
+    _rule("named_secret", "secret", ": =", rf"{_NAMED}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
+    _rule("email", "pii", "@", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
+    _rule("iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban),
+    _rule("card_number", "pii", "", _CARD, _luhn),
+    _rule("ahv_number", "pii", "756.", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
+    _rule("cpf_number", "pii", "-", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf),
+    _rule("dni_number", "pii", "", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni),
+    _rule("nir_number", "pii", "", _NIR, _nir),
+    _rule("ssn_number", "pii", "-", r"(?<![\w-])((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])"),
+    _rule("phone", "pii", "+", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,5})(?!\w)", _phone),
+    _rule("phone", "pii", "-", r"(?<![\w+(-])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone),
+    _rule("ip_address", "pii", ".", r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)", _public_address),
     _rule(
-        "card_number",
-        "pii",
-        r"(?<![\d.,])([3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\d.,]\d|\d)",
-        _luhn,
+        "ip_address", "pii", ":", r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])", _public_address
     ),
-    _rule("ahv_number", "pii", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
-    _rule("cpf_number", "pii", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf),
-    _rule("dni_number", "pii", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni),
-    _rule(
-        "nir_number", "pii", r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b", _nir
-    ),
-    _rule("ssn_number", "pii", r"\b((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})\b"),
-    _rule("phone", "pii", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5})(?!\w)", _phone),
-    _rule("phone", "pii", r"(?<![\w+(])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone),
-    _rule("ip_address", "pii", r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?![\w]|\.\d)", _public_address),
-    _rule("ip_address", "pii", r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])", _public_address),
 )

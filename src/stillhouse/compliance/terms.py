@@ -120,6 +120,7 @@ class TermsRecord(_Row):
     read: Date | None = None
     review_by: Date | None = None
     later_text: bool = False
+    superseded_by: Text | None = None
     grade: Literal["P", "P~", "S", "M"]
     outputs_may_train: Annotated[Literal["yes", "no", "conditional", "unread"], BeforeValidator(_word)]
     evaluation: Annotated[Literal["yes", "no", "unread"], BeforeValidator(_word)] = "unread"

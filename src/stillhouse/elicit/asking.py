@@ -4,85 +4,132 @@ Asking and parsing are separate, so that a better parser re-reads stored answers
 `complete` decides whether there is a text to parse at all.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal, TypeVar
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Lost, Message, Prompt, Ranking, Seed, TopLogprobs
+from stillhouse.records import (
+    Example,
+    Lost,
+    Message,
+    Origin,
+    Prompt,
+    Ranking,
+    Seed,
+    TopLogprobs,
+    content_id,
+    user,
+)
 from stillhouse.teachers.asking.gate import usable
-from stillhouse.teachers.base import Answer, Failure, Generates, Outcome, Request, Sampling
+from stillhouse.teachers.base import Failure, Generates, Outcome, Request, Sampling
 
 __all__: list[str] = []
 
 Position = Literal["before", "after", "system"]
+Item = TypeVar("Item", bound=Seed | Example | Ranking)
+Value = TypeVar("Value")
 
 
 def asked(
-    records: Iterable[Seed | Example],
+    items: Iterable[Item],
     teacher: Generates,
-    prompt_of: Callable[[Seed], Prompt],
+    prompt_of: Callable[[Item], Prompt],
     *,
     sampling: Sampling | None = None,
-    expected_of: Callable[[Seed], str | None] = lambda seed: seed.reference,
-) -> Iterator[tuple[Seed, int, Outcome]]:
-    """Every record asked `sampling.n` times, in the order of the records, then of the samples.
+    expected_of: Callable[[Item], str | None] = lambda item: item.reference,
+) -> Iterator[tuple[Item, int, Outcome]]:
+    """Every item asked about `sampling.n` times, in the order of the items, then of the samples.
 
-    Streams: held at any moment are the records whose answers are still out, as many as the teacher reorders. A request
+    Streams: held at any moment are the items whose answers are still out, as many as the teacher reorders. A request
     that the teacher never answered comes back as a failure "unanswered", not attempted. `expected_of` tells the
     scripted teacher what to say.
     """
     sampling = sampling or teacher.sampling
-    open_seeds: dict[int, Seed] = {}
+    waiting: dict[int, tuple[Item, list[Request]]] = {}
     answers: dict[int, dict[int, Outcome]] = {}
-    requests: dict[int, list[Request]] = {}
     following = 0
 
     def stream() -> Iterator[Request]:
-        for ordinal, record in enumerate(records):
-            seed = as_seed(record)
-            messages, expected = prompt_of(seed), expected_of(seed)
-            open_seeds[ordinal] = seed
-            requests[ordinal] = [
+        for ordinal, item in enumerate(items):
+            messages, expected = prompt_of(item), expected_of(item)
+            requests = [
                 Request(messages, sampling, index, tag=f"{ordinal}/{index}", expected=expected)
                 for index in range(sampling.n)
             ]
-            yield from requests[ordinal]
+            waiting[ordinal] = item, requests
+            yield from requests
 
     for outcome in teacher.ask(stream()):
         ordinal, index = map(int, outcome.request.tag.split("/"))
         answers.setdefault(ordinal, {})[index] = outcome
         while len(answers.get(following, ())) == sampling.n:
-            seed, done = open_seeds.pop(following), answers.pop(following)
-            del requests[following]
+            (item, _), done = waiting.pop(following), answers.pop(following)
             following += 1
             for i in range(sampling.n):
-                yield seed, i, done[i]
-    for ordinal in sorted(open_seeds):
+                yield item, i, done[i]
+    for ordinal, (item, requests) in sorted(waiting.items(), key=lambda entry: entry[0]):
         done = answers.get(ordinal, {})
-        for i, request in enumerate(requests[ordinal]):
-            yield open_seeds[ordinal], i, done.get(i) or Outcome(request, Failure("unanswered", state="not_attempted"))
+        for i, request in enumerate(requests):
+            yield item, i, done.get(i) or Outcome(request, Failure("unanswered", state="not_attempted"))
 
 
-def complete(seed: Seed, slot: int, outcome: Outcome) -> str | Lost:
+def read_each(
+    items: Iterable[Item],
+    teacher: Generates,
+    prompt_of: Callable[[Item], Prompt],
+    read: "Callable[[str], Value | Unparsed]",
+    *,
+    sampling: Sampling | None = None,
+) -> "Iterator[tuple[Item, int, Outcome, Value | Lost]]":
+    """`asked`, with each complete answer read by a parser; what gave no value is a `Lost` in its place."""
+    for item, slot, outcome in asked(items, teacher, prompt_of, sampling=sampling):
+        text = complete(item, slot, outcome)
+        if isinstance(text, Lost):
+            yield item, slot, outcome, text
+            continue
+        value = read(text)
+        if isinstance(value, Unparsed):
+            yield item, slot, outcome, lost(item, slot, outcome, value.reason, value.detail)
+        else:
+            yield item, slot, outcome, value
+
+
+def complete(item: Item, slot: int, outcome: Outcome) -> str | Lost:
     """The text of a finished answer, or the slot that was lost with its reason. A cut-off answer is never parsed."""
     result = outcome.result if isinstance(outcome.result, Failure) else usable(outcome.result)
-    keys = (outcome.key,) if outcome.key else ()
     if isinstance(result, Failure):
-        return Lost(seed.id, result.kind, result.state, slot, result.detail, keys)
+        return Lost(item.id, result.kind, result.state, slot, result.detail, keys_of(outcome))
     return result.text
 
 
-def lost(seed: Seed, slot: int, outcome: Outcome, reason: str, detail: str = "") -> Lost:
+def lost(item: Item, slot: int, outcome: Outcome, reason: str, detail: str = "") -> Lost:
     """A complete answer that a parser could not read: quarantined, because a better parser may."""
-    return Lost(seed.id, reason, "quarantined", slot, detail, (outcome.key,) if outcome.key else ())
+    return Lost(item.id, reason, "quarantined", slot, detail, keys_of(outcome))
+
+
+def keys_of(*outcomes: Outcome) -> tuple[str, ...]:
+    return tuple(outcome.key for outcome in outcomes if outcome.key)
 
 
 def born(seed: Seed, response: str, outcome: Outcome, teacher: str) -> Example:
     """The example that an answer makes of its seed, trained on under the seed's own prompt."""
-    return seed.answered(
-        response, asked=outcome.request.messages, teacher=teacher, keys=(outcome.key,) if outcome.key else ()
-    )
+    return seed.answered(response, asked=outcome.request.messages, teacher=teacher, keys=keys_of(outcome))
+
+
+def grown(
+    parents: Sequence[Item], text: str, outcome: Outcome, teacher: str, *, reference: str | None = None, **columns: Any
+) -> Seed:
+    """A seed that a teacher made of others; `columns` joins what the first parent carries."""
+    ids, keys = tuple(parent.id for parent in parents), keys_of(outcome)
+    carried = {**(parents[0].columns if parents else {}), **columns}
+    return Seed(content_id("Seed", ids, text, keys), user(text), reference, carried, Origin(ids, teacher, keys))
+
+
+def seeds_of(records: Iterable[Seed | Example]) -> Iterator[Seed]:
+    return map(as_seed, records)
 
 
 def as_seed(record: Seed | Example) -> Seed:
@@ -121,7 +168,27 @@ class Unparsed:
     detail: str = ""
 
 
-def answer_of(outcome: Outcome) -> Answer:
-    """The answer of an outcome already known to be complete."""
-    assert isinstance(outcome.result, Answer)
-    return outcome.result
+def numbered(text: str) -> list[str] | Unparsed:
+    """The items of a numbered list, whatever stands before it; an item may run over several lines."""
+    parts = re.split(r"^[ \t]*\**\d{1,3}[.):][ \t]*\**[ \t]*", text, flags=re.M)[1:]
+    items = [re.sub(r"\s*\n\s*", "\n", part).strip().strip("*").strip() for part in parts]
+    return [item for item in items if item] or Unparsed("no_list", text[-80:])
+
+
+def sections(text: str, names: Sequence[str]) -> dict[str, str] | Unparsed:
+    """The texts under `[Name]` marks, all of them once and none of them empty."""
+    pattern = rf"^[ \t]*\**\[({'|'.join(map(re.escape, names))})\]\**[ \t]*:?"
+    parts = re.split(pattern, text, flags=re.M | re.I)[1:]
+    found = {name.casefold(): body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    if len(parts) != 2 * len(names) or len(found) != len(names):
+        return Unparsed("sections", f"{len(parts) // 2} of {len(names)} sections")
+    if not all(found.values()):
+        return Unparsed("empty_section")
+    return {name: found[name.casefold()] for name in names}
+
+
+def in_chunks(items: Iterable[Item], size: int = 64) -> Iterator[list[Item]]:
+    """For elicitors that ask again about what came back: so many items at a time, so that memory does not grow."""
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Prompt, TopLogprobs
@@ -12,7 +12,7 @@ __all__ = ["top_logprobs"]
 
 
 def top_logprobs(
-    examples: Iterable[Example], teacher: Any, *, k: int = 50, under: Literal["prompt", "asked"] = "prompt"
+    examples: Iterable[Example], teacher: Scores, *, k: int = 50, under: Literal["prompt", "asked"] = "prompt"
 ) -> Iterator[TopLogprobs]:
     """The teacher's `k` most likely tokens at each position of each response, with their log-probabilities.
 

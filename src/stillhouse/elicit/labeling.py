@@ -1,16 +1,62 @@
 """Labeling: the teacher writes y for a given x (Eq. 3)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from stillhouse.elicit.asking import Position, Unparsed, asked, born, complete, instructed, lost
-from stillhouse.graders.final import MARKERS, balanced, last_marked
-from stillhouse.records import Example, Lost, Seed
-from stillhouse.teachers.base import Generates
+from stillhouse.elicit.asking import (
+    Position,
+    Unparsed,
+    asked,
+    born,
+    complete,
+    instructed,
+    lost,
+    read_each,
+    seeds_of,
+)
+from stillhouse.elicit.parsing import Rationale, code_block, rationale, turns
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.graders import Grader
+from stillhouse.graders.final import MARKERS
+from stillhouse.records import Example, Lost, Message, Prompt, Seed, content_id, user
+from stillhouse.teachers.base import Generates, Outcome
 
-__all__ = ["answer", "reason", "reference"]
+__all__ = [
+    "answer",
+    "classify",
+    "explain",
+    "program",
+    "rationale_and_label",
+    "reason",
+    "reference",
+    "strategy",
+    "transcript",
+]
 
 REASON = 'Write down your reasoning step by step. Then end with one line: "The answer is", and the answer itself.'
+
+
+PROGRAM = (
+    "Solve this by writing a short Python program, in one fenced block. "
+    "The program prints the answer, alone, in its last line. Use the standard library only."
+)
+EXPLAINERS = (
+    "Explain every step that leads you to the answer, as a patient teacher would to someone who wants to understand.",
+    "Give the answer first, then justify it in full, naming the facts that it rests on.",
+    "Break the task into its parts, deal with them one after the other, and then put the result together.",
+    "Answer so that a child of ten can follow: simple words, no step left out.",
+    "State what is asked, what is given and what has to be found; then reason to the answer and check it.",
+    "You are careful with facts: say what you rely on, what you infer, and what would change your answer.",
+)
+CODEBOOK = "Classify the text below. These are the classes and what they mean:\n{codebook}"
+CLASS_ONLY = 'Write one line, "Class:", and the name of the one class that fits best. Write nothing else.'
+TRANSCRIPT = (
+    "Write the conversation that follows when a person asks an assistant about what is given below. Begin each of the "
+    "person's turns with [Human] and each of the assistant's with [AI]; the person speaks first, asks follow-up "
+    "questions that build on the answers, and ends the conversation when satisfied. The assistant is helpful, exact and "
+    "honest about what it does not know. Write about {exchanges} exchanges.\n\nThe subject:\n"
+)
 
 
 def answer(
@@ -27,7 +73,9 @@ def answer(
     student learns under the seed's own prompt, which is context distillation (R43), unless `keep_instruction`. Given
     examples instead of seeds it relabels: same prompts, new teacher (R02). Source: Eq. 3.
     """
-    for seed, slot, outcome in asked(seeds, teacher, lambda seed: instructed(seed.prompt, instruction, position)):
+    for seed, slot, outcome in asked(
+        seeds_of(seeds), teacher, lambda seed: instructed(seed.prompt, instruction, position)
+    ):
         text = complete(seed, slot, outcome)
         if isinstance(text, Lost):
             yield text
@@ -49,12 +97,14 @@ def reason(
     """Written reasoning that ends in an answer (chain of thought).
 
     The response is the teacher's text up to the first of `cut` (few-shot teachers run on into an invented next
-    question: `cut: ["\\n\\nQ:"]`). It must hold one of the `final` markers with an answer behind it; a text without is
-    quarantined as "unparsed", one that stops in mid-sentence as "truncated". An empty `final` accepts any text.
+    question: `cut: ["\\n\\nQ:"]`). It must hold one of the `final` markers with an answer behind it; a text without
+    is quarantined as "unparsed", one that stops in mid-sentence as "truncated". An empty `final` accepts any text.
     `instruction: null` asks with the seed alone; `keep_instruction` trains the student under the instruction too.
     Sources: Eq. 3, R20.
     """
-    for seed, slot, outcome in asked(seeds, teacher, lambda seed: instructed(seed.prompt, instruction, position)):
+    for seed, slot, outcome in asked(
+        seeds_of(seeds), teacher, lambda seed: instructed(seed.prompt, instruction, position)
+    ):
         text = complete(seed, slot, outcome)
         if isinstance(text, Lost):
             yield text
@@ -65,42 +115,6 @@ def reason(
             continue
         learner = replace(seed, prompt=outcome.request.messages) if keep_instruction else seed
         yield born(learner, parsed.text, outcome, teacher.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Rationale:
-    """`text` is the answer without its run-on; `reasoning` what stands before the final answer, `final` that answer."""
-
-    text: str
-    reasoning: str
-    final: str
-
-
-def rationale(text: str, *, cut: Sequence[str] = (), final: Sequence[str] = MARKERS) -> Rationale | Unparsed:
-    """Reads reasoning and final answer out of a raw answer."""
-    ends = [at for mark in cut if (at := text.find(mark)) >= 0]
-    ran_on = bool(ends)
-    text = (text[: min(ends)] if ends else text).strip()
-    if not text:
-        return Unparsed("empty")
-    if not final:
-        return Rationale(text, text, "")
-    found = last_marked(text, final)
-    if found is None:
-        ended = ran_on or text.endswith((".", "!", "?", '"', ")", "}", "$"))
-        return Unparsed("unparsed" if ended else "truncated", text[-80:])
-    if not balanced(found.text):
-        return Unparsed("truncated", text[-80:])
-    return Rationale(text, _before(text[: found.start]), found.text)
-
-
-def _before(text: str) -> str:
-    """The sentences before the one that holds the marker ("So the" of "So the answer is" belongs to the answer)."""
-    end = max(text.rfind(mark) + len(mark.rstrip()) for mark in (". ", "! ", "? ", "\n")) if text else 0
-    stripped = text.strip()
-    if stripped.endswith((".", "!", "?")):
-        return stripped
-    return text[: max(end, 0)].strip()
 
 
 def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterator[Example | Lost]:
@@ -114,3 +128,195 @@ def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterat
             yield Lost(seed.id, "no_reference")
         else:
             yield seed.answered(template.replace("{reference}", seed.reference), asked=(), teacher="")
+
+
+def program(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    instruction: str = PROGRAM,
+    keep_instruction: bool = False,
+) -> Iterator[Example | Lost]:
+    """A program whose output is the answer (program of thought).
+
+    The response is the one fenced block of the teacher's answer; none or several are quarantined ("no_program",
+    "several_programs"). Whether it gives the right answer is for `quality.correct` with `code.output`. Source: R22.
+    """
+    prompt = _with(instruction, "after")
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt, code_block):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            learner = replace(seed, prompt=outcome.request.messages) if keep_instruction else seed
+            yield born(learner, value, outcome, teacher.name)
+
+
+def explain(
+    seeds: Iterable[Seed | Example], teacher: Generates, *, systems: Sequence[str] = EXPLAINERS
+) -> Iterator[Example | Lost]:
+    """Answers under one of several system messages that ask for an explanation; the student learns under the same one.
+
+    Which message a seed gets is drawn by its id, so that it does not depend on the seeds around it. Source: R05
+    (Orca).
+    """
+    if not systems:
+        raise RecipeError("labeling.explain: systems is empty; write at least one system message")
+
+    def prompt_of(seed: Seed) -> Prompt:
+        return instructed(seed.prompt, systems[int(content_id(seed.id), 16) % len(systems)], "system")
+
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, str.strip):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            yield born(replace(seed, prompt=outcome.request.messages), value, outcome, teacher.name)
+
+
+def strategy(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    strategies: Mapping[str, str],
+    by: str,
+    generic: str | None = None,
+) -> Iterator[Example | Lost]:
+    """Answers under the strategy that suits the task, which the student is not told (prompt erasing).
+
+    `strategies` maps names to system messages; the column `by` of a seed says which one it gets. The student learns
+    under the system message `generic`, or under none: it must choose the strategy itself. Source: R06 (Orca 2).
+    """
+
+    def prompt_of(seed: Seed) -> Prompt:
+        name = str(seed.columns.get(by))
+        if name not in strategies:
+            where = f"labeling.strategy: the column {by!r} of row {seed.id} holds {name!r}"
+            raise RecipeError(f"{where}; {nearest(name, strategies)}")
+        return instructed(seed.prompt, strategies[name], "system")
+
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, str.strip):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            yield born(replace(seed, prompt=instructed(seed.prompt, generic, "system")), value, outcome, teacher.name)
+
+
+def rationale_and_label(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    instruction: str | None = REASON,
+    predict: str = "predict: ",
+    explain: str = "explain: ",
+    gold: bool = False,
+    grader: Grader | None = None,
+    cut: Sequence[str] = (),
+    final: Sequence[str] = MARKERS,
+) -> Iterator[Example | Lost]:
+    """Reasoning and answer as two tasks of one seed, told apart by what the prompt begins with.
+
+    Two examples for each answer: `predict` + prompt -> the final answer, `explain` + prompt -> the reasoning. The
+    label is the teacher's, or the reference with `gold`. With a `grader`, both are dropped ("wrong") where the
+    teacher's answer is not the reference. A text without reasoning before the answer is quarantined as
+    "no_reasoning". At inference use `predict` only. Source: R20 (Distilling step-by-step).
+    """
+
+    def read(text: str) -> Rationale | Unparsed:
+        parsed = rationale(text, cut=cut, final=final)
+        return Unparsed("no_reasoning") if isinstance(parsed, Rationale) and not parsed.reasoning else parsed
+
+    prompt = _with(instruction, "after")
+    for seed, slot, outcome, value in read_each(seeds_of(seeds), teacher, prompt, read):
+        if isinstance(value, Lost):
+            yield value
+        elif fault := _label_fault(seed, value, gold, grader):
+            yield replace(lost(seed, slot, outcome, fault), state="dropped")
+        else:
+            label = seed.reference if gold and seed.reference is not None else value.final
+            yield born(_prefixed(seed, predict), label, outcome, teacher.name)
+            yield born(_prefixed(seed, explain), value.reasoning, outcome, teacher.name)
+
+
+def _label_fault(seed: Seed, value: Rationale, gold: bool, grader: Grader | None) -> str:
+    if (gold or grader) and seed.reference is None:
+        return "no_reference"
+    if grader is None:
+        return ""
+    (grade,) = grader([value.text], [seed.reference])
+    return "could_not_tell" if grade.value is None else "wrong" if grade.value < 1 else ""
+
+
+def _prefixed(seed: Seed, prefix: str) -> Seed:
+    """The seed with a prefix before its last user turn."""
+    last = max(i for i, message in enumerate(seed.prompt) if message.role == "user")
+    message = Message("user", prefix + seed.prompt[last].content)
+    return replace(seed, prompt=(*seed.prompt[:last], message, *seed.prompt[last + 1 :]))
+
+
+def classify(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    labels: Mapping[str, str],
+    keep_codebook: bool = False,
+) -> Iterator[Example | Lost]:
+    """The class of a text, by a codebook: names of classes and what each means.
+
+    The response is the name of the class as the codebook spells it, read whole from the line "Class:" (or from an
+    answer that is nothing else); anything else is quarantined as "no_class". The student learns under the seed's own
+    prompt unless `keep_codebook`. Sources: R53, SK09.
+    """
+    if len(labels) < 2:
+        raise RecipeError("labeling.classify: labels needs two classes or more, each with its meaning")
+    codebook = "\n".join(f"- {name}: {meaning}" for name, meaning in labels.items())
+    before, names = CODEBOOK.format(codebook=codebook), {name.casefold(): name for name in labels}
+
+    def prompt_of(seed: Seed) -> Prompt:
+        return instructed(instructed(seed.prompt, before, "before"), CLASS_ONLY, "after")
+
+    def read(text: str) -> str | Unparsed:
+        lines = re.findall(r"^[\s*_]*class[\s*_]*:[\s*_]*(.+?)[\s*_.]*$", text, re.M | re.I) or [
+            text.strip().strip("*_.")
+        ]
+        named = names.get(lines[0].strip().strip("\"'").casefold())
+        return named if named and len(set(lines)) == 1 else Unparsed("no_class", text[-80:])
+
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, read):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            learner = replace(seed, prompt=outcome.request.messages) if keep_codebook else seed
+            yield born(learner, value, outcome, teacher.name)
+
+
+def transcript(
+    seeds: Iterable[Seed | Example], teacher: Generates, *, exchanges: int = 4, instruction: str = TRANSCRIPT
+) -> Iterator[Example | Lost]:
+    """A whole conversation about each seed, written by the teacher in one answer; one example per assistant turn.
+
+    Each example's prompt is the conversation so far. Turns must alternate, the person first; an unfinished last turn
+    is left out. Otherwise quarantined: "no_turns", "no_alternation", "empty_turn". Sources: R08 (Baize), SK02.
+    """
+    before = instruction.format(exchanges=exchanges)
+
+    def prompt_of(seed: Seed) -> Prompt:
+        return user(before + seed.prompt[-1].content)
+
+    def read(text: str) -> tuple[Message, ...] | Unparsed:
+        return turns(text, "[Human]", "[AI]")
+
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, read):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            yield from each_turn(seed, value, outcome, teacher.name)
+
+
+def each_turn(seed: Seed, messages: Sequence[Message], outcome: Outcome, teacher: str) -> Iterator[Example]:
+    """One example per assistant turn of a conversation, learnt under what was said before it."""
+    for i, message in enumerate(messages):
+        if message.role == "assistant":
+            yield born(replace(seed, prompt=tuple(messages[:i])), message.content, outcome, teacher)
+
+
+def _with(instruction: str | None, position: Position) -> Callable[[Seed], Prompt]:
+    return lambda seed: instructed(seed.prompt, instruction, position)

@@ -19,7 +19,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.graders import CANNOT_TELL_NO_REFERENCE, Grade
 from stillhouse.graders import math as mathematics
 
-__all__ = ["output", "tests"]
+__all__ = ["output", "passes"]
 
 Sandbox = Literal["process", "namespace"]
 
@@ -46,7 +46,7 @@ sys.__stdout__.flush()
 """
 
 
-def tests(
+def passes(
     responses: Sequence[str],
     references: Sequence[str | None],
     *,
@@ -81,7 +81,7 @@ def output(
     """Whether the last line that the program in a response prints is the reference, as a number or as text.
 
     For programs of thought: kept only if running them gives the gold answer. A program that prints nothing but sets
-    `answer` has that printed. Sandbox and limits as in `tests`. Sources: R22 (MAmmoTH, ToRA), SK14.
+    `answer` has that printed. Sandbox and limits as in `passes`. Sources: R22 (MAmmoTH, ToRA), SK14.
     """
     shown = "if 'answer' in globals():\n    print()\n    print(answer)"
     jobs = [

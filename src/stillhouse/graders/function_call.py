@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.errors import RecipeError
 from stillhouse.graders import CANNOT_TELL_NO_REFERENCE, Grade
 from stillhouse.graders.strict_json import NotStrictError, read
 
@@ -53,9 +52,10 @@ def subtree(
     """Whether a call of the reference occurs anywhere in the code of a response, with the arguments that matter.
 
     The reference is one Python call with named arguments, whose function is looked for by its full dotted name.
-    `arguments` are those that must agree, all of them where it is left out; a call may give them by position, in the
-    order of the reference, and may add others. Reasons for 0: "wrong_function" (it is not called at all),
-    "wrong_value:<argument>" of the nearest call. Source: R47 (sub-tree match of Gorilla).
+    `arguments` are
+    those that must agree where the reference has them, all of them where the knob is left out; a call may give them
+    by position, in the order of the reference, and may add others. Reasons for 0: "wrong_function" (it is not called
+    at all), "wrong_value:<argument>" of the nearest call. Source: R47 (sub-tree match of Gorilla).
     """
     grades = []
     for response, reference in zip(responses, references, strict=True):
@@ -148,7 +148,7 @@ def _sub_fault(call: Call, wanted: Call, matter: Sequence[str] | None) -> str:
     positions = {name: str(i) for i, name in enumerate(wanted.arguments)}
     for name in matter if matter is not None else wanted.arguments:
         if name not in wanted.arguments:
-            raise RecipeError(f"function_call.subtree: the reference {wanted.name} has no argument {name!r}")
+            continue
         given = call.arguments.get(name, call.arguments.get(positions[name], _MISSING))
         if given is _MISSING or not _same(given, wanted.arguments[name]):
             return f"wrong_value:{name}"

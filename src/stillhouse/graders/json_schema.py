@@ -46,7 +46,7 @@ def valid(
 
 
 def equal(responses: Sequence[str], references: Sequence[str | None]) -> list[Grade]:
-    """Whether a response holds the same JSON value as the reference; the order of keys does not count, that of lists does."""
+    """Whether a response holds the same JSON value as the reference; key order does not count."""
     grades = []
     for response, reference in zip(responses, references, strict=True):
         wanted = _read(reference)

@@ -18,7 +18,7 @@ def order(responses: Sequence[str], references: Sequence[str | None]) -> list[Gr
     """
     grades = []
     for response, reference in zip(responses, references, strict=True):
-        gold = _numbers(reference or "")
+        gold = listed(reference or "")
         if reference is None or sorted(gold) != list(range(1, len(gold) + 1)) or len(gold) < 2:
             grades.append(CANNOT_TELL_NO_REFERENCE if reference is None else Grade(None, "unreadable_reference"))
             continue
@@ -50,11 +50,12 @@ def gain(responses: Sequence[str], references: Sequence[str | None], *, k: int =
 
 def read(text: str, count: int) -> list[int] | None:
     """A permutation of 1..count: numbers in brackets, or all numbers where none are; None where there is no valid one."""
-    valid = list(dict.fromkeys(number for number in _numbers(text) if 1 <= number <= count))
+    valid = list(dict.fromkeys(number for number in listed(text) if 1 <= number <= count))
     return valid + [number for number in range(1, count + 1) if number not in valid] if valid else None
 
 
-def _numbers(text: str) -> list[int]:
+def listed(text: str) -> list[int]:
+    """The numbers of a list as they stand: those in brackets, or all where none are."""
     bracketed = re.findall(r"\[(\d{1,6})\]", text)
     return [int(number) for number in bracketed or re.findall(r"\d{1,6}", text)]
 

@@ -2,7 +2,7 @@
 
 Legend: N positions, V vocabulary, K kept tokens, n and b positions of one chunk and of one block. A divergence is a
 pair over buckets, a partition of the vocabulary (V tokens; or K tokens and a tail): from the log-probabilities of
-teacher (p) and student (q) it gives the value and qg = q * dD/dq. An adaptor brings the student's logits to the buckets
+teacher (p) and student (q), and q, it gives the value and qg = q * dD/dq. An adaptor brings the student's logits to the buckets
 and the derivative back to the logits:
 
     dz_i = (share of token i in its bucket) * (qg_bucket - q_bucket * sum(qg))        a bucket of one token: share 1
@@ -24,8 +24,8 @@ from stillhouse.kernels.positions import Block, Loss, source_of
 # Log-probabilities below this count as this: an impossible token costs much, never infinity or nan.
 FLOOR = -1e5
 
-# (log p, log q) over buckets on the last axis -> value, q * dD/dq
-Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (log p, log q, q) over buckets on the last axis -> value, q * dD/dq
+Pair = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +61,10 @@ class Dense:
 
             def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
                 log_q_bV = _log_softmax_(logits_bV, temperature)
-                value_b, qg_bV = pair(_log_softmax_(teacher_nV[part], temperature), log_q_bV)
+                q_bV = log_q_bV.exp()
+                value_b, qg_bV = pair(_log_softmax_(teacher_nV[part], temperature), log_q_bV, q_bV)
                 total_b1 = qg_bV.sum(-1, keepdim=True)
-                gradient_bV = qg_bV.sub_(log_q_bV.exp_().mul_(total_b1))
-                return value_b * temperature**2, gradient_bV.mul_(temperature)
+                return value_b * temperature**2, qg_bV.addcmul_(q_bV, total_b1, value=-1.0).mul_(temperature)
 
             return block
 
@@ -226,8 +226,9 @@ def _on_partition(
     tail_b1 = logits_bV.logsumexp(-1, keepdim=True)
     log_q_bB = torch.cat([kept_bK.masked_fill(padding_bK, -torch.inf), tail_b1], -1)
     log_q_bB = (log_q_bB - log_q_bB.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
-    value_b, qg_bB = pair(log_p_bB, log_q_bB)
-    back_bB = qg_bB - log_q_bB.exp() * qg_bB.sum(-1, keepdim=True)
+    q_bB = log_q_bB.exp()
+    value_b, qg_bB = pair(log_p_bB, log_q_bB, q_bB)
+    back_bB = qg_bB - q_bB * qg_bB.sum(-1, keepdim=True)
     # a student that rules out the whole tail has no token to move there
     share_bV = logits_bV.sub_(tail_b1.clamp(min=torch.finfo(logits_bV.dtype).min)).exp_()
     gradient_bV = share_bV.mul_(back_bB[:, -1:])

@@ -17,6 +17,8 @@ from stillhouse.kernels.positions import LogitsSource, Readable, compute_dtype, 
 # How many positions share one product with the head: enough to be worth a GEMM, few enough that [rows, V] stays small.
 CPU_CHUNK_ROWS = 256
 GPU_CHUNK_ELEMENTS = 2**28
+# How many rows of a half-precision head are converted at a time.
+CONVERTED_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +127,7 @@ class _ProjectedLogits:
         )
 
     def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
-        logits_nV = _product(self._hidden_NH[rows], self._weight_VH[:vocabulary].T, dtype)
+        logits_nV = _project(self._hidden_NH[rows], self._weight_VH[:vocabulary], dtype)
         head = self._head
         if head.bias_V is not None:
             logits_nV += head.bias_V.detach()[:vocabulary].to(dtype)
@@ -144,14 +146,19 @@ class _ProjectedLogits:
         if head.scale != 1.0:
             gradient_nV *= head.scale
         hidden_gradient, weight_gradient, *bias_gradient = self._gradients
-        if hidden_gradient is not None:
-            product = _product(gradient_nV, self._weight_VH[:vocabulary], self.dtype)
-            hidden_gradient[rows] = product.to(hidden_gradient.dtype)
-        if weight_gradient is not None:
-            weight_gradient[:vocabulary].addmm_(gradient_nV.T, self._hidden_NH[rows].to(self.dtype))
         for gradient in bias_gradient:
             if gradient is not None:
                 gradient[:vocabulary] += gradient_nV.sum(0)
+        weight_VH, hidden_nH = self._weight_VH[:vocabulary], self._hidden_NH[rows]
+        # the factors of a bfloat16 head's gradients may be rounded, 0.2 % each at random; their sums over chunks are not
+        low = torch.bfloat16 if weight_VH.dtype == hidden_nH.dtype == torch.bfloat16 else self.dtype
+        gradient_nV = gradient_nV.to(low)
+        if hidden_gradient is not None:
+            hidden_gradient[rows] = (gradient_nV @ weight_VH.to(low)).to(hidden_gradient.dtype)
+        if weight_gradient is not None and low == self.dtype:
+            weight_gradient[:vocabulary].addmm_(gradient_nV.T, hidden_nH.to(low))
+        elif weight_gradient is not None:
+            weight_gradient[:vocabulary] += gradient_nV.T @ hidden_nH
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         return tuple(
@@ -186,6 +193,15 @@ def _chunk_rows(vocabulary: int, device: torch.device) -> int:
     return CPU_CHUNK_ROWS if device.type == "cpu" else max(1, GPU_CHUNK_ELEMENTS // max(vocabulary, 1))
 
 
-def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """A matrix product whose result was never rounded below `dtype`."""
-    return left.to(dtype) @ right.to(dtype)
+def _project(hidden_nH: Tensor, weight_VH: Tensor, dtype: torch.dtype) -> Tensor:
+    """hidden @ weight^T that was never rounded below `dtype`, without a copy of the head in `dtype`."""
+    if hidden_nH.dtype == weight_VH.dtype == dtype:
+        return hidden_nH @ weight_VH.T
+    if weight_VH.is_cuda and hidden_nH.dtype == weight_VH.dtype and dtype == torch.float32:
+        return torch.mm(hidden_nH, weight_VH.T, out_dtype=dtype)  # half-precision factors, float32 sums
+    logits_nV = torch.empty(len(hidden_nH), len(weight_VH), dtype=dtype, device=hidden_nH.device)
+    hidden_nH = hidden_nH.to(dtype)
+    for start in range(0, len(weight_VH), CONVERTED_ROWS):
+        part = slice(start, start + CONVERTED_ROWS)
+        torch.mm(hidden_nH, weight_VH[part].to(dtype).T, out=logits_nV[:, part])
+    return logits_nV

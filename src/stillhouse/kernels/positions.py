@@ -15,7 +15,7 @@ from torch import Tensor
 from stillhouse.errors import RecipeError
 
 # A block is what the pointwise part takes at a time: on a CPU what stays in cache, on a GPU what makes launches rare.
-CPU_ELEMENTS = 2**19
+CPU_ELEMENTS = 2**18
 GPU_ELEMENTS = 2**27
 
 # (rows of the chunk, which it owns and may overwrite: logits_bV) -> value_b and its derivative for the logits

@@ -19,7 +19,6 @@ Shared by all of them:
 """
 
 from functools import partial
-from math import log, log1p
 from typing import Any
 
 import torch
@@ -224,43 +223,51 @@ def _checked_skew(skew: float) -> float:
     return skew
 
 
-def _forward_kl(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+def _forward_kl(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
-    return (p * (log_p - log_q)).sum(-1), -p
+    return (log_p - log_q).mul_(p).sum(-1), p.neg_()
 
 
-def _reverse_kl(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    terms = log_q.exp() * (log_q - log_p)
+def _reverse_kl(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    terms = (log_q - log_p).mul_(q)
     return terms.sum(-1), terms
 
 
-def _generalised_jensen_shannon(log_p: Tensor, log_q: Tensor, *, teacher_weight: float) -> tuple[Tensor, Tensor]:
-    log_m = _log_mixture(log_p, log_q, teacher_weight)
-    teacher_terms = log_p.exp() * (log_p - log_m)
-    student_terms = log_q.exp() * (log_q - log_m)
-    value = teacher_weight * teacher_terms.sum(-1) + (1.0 - teacher_weight) * student_terms.sum(-1)
-    return value, (1.0 - teacher_weight) * student_terms
+def _generalised_jensen_shannon(
+    log_p: Tensor, log_q: Tensor, q: Tensor, *, teacher_weight: float
+) -> tuple[Tensor, Tensor]:
+    p = log_p.exp()
+    log_m = _log_mixture(p, q, teacher_weight)
+    teacher_sum = (log_p - log_m).mul_(p).sum(-1)
+    student_terms = (log_q - log_m).mul_(q)
+    value = teacher_weight * teacher_sum + (1.0 - teacher_weight) * student_terms.sum(-1)
+    return value, student_terms.mul_(1.0 - teacher_weight)
 
 
-def _skew_forward_kl(log_p: Tensor, log_q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
-    log_m = _log_mixture(log_p, log_q, skew)
-    value = (log_p.exp() * (log_p - log_m)).sum(-1)
-    return value, -(1.0 - skew) * (log_p + log_q - log_m).exp()
+def _skew_forward_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
+    if skew == 0.0:
+        return _forward_kl(log_p, log_q, q)
+    p = log_p.exp()
+    log_m = _log_mixture(p, q, skew)
+    share = log_p.sub(log_m)
+    value = (share * p).sum(-1)
+    return value, share.exp_().mul_(q).mul_(skew - 1.0)
 
 
-def _skew_reverse_kl(log_p: Tensor, log_q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
-    log_m = _log_mixture(log_q, log_p, skew)
-    terms = log_q.exp() * (log_q - log_m)
-    return terms.sum(-1), terms - skew * (2.0 * log_q - log_m).exp()
+def _skew_reverse_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
+    if skew == 0.0:
+        return _reverse_kl(log_p, log_q, q)
+    share = log_q - _log_mixture(q, log_p.exp(), skew)
+    terms = share * q
+    return terms.sum(-1), terms - share.exp_().mul_(q).mul_(skew)
 
 
-def _total_variation(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    q = log_q.exp()
+def _total_variation(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     gap = q - log_p.exp()
-    return 0.5 * gap.abs().sum(-1), 0.5 * q * gap.sign()
+    return 0.5 * gap.abs().sum(-1), gap.sign_().mul_(q).mul_(0.5)
 
 
-def _alpha_beta(log_p: Tensor, log_q: Tensor, *, alpha: float, beta: float) -> tuple[Tensor, Tensor]:
+def _alpha_beta(log_p: Tensor, log_q: Tensor, q: Tensor, *, alpha: float, beta: float) -> tuple[Tensor, Tensor]:
     if beta == 0.0:
         p_a, q_a = (alpha * log_p).exp(), (alpha * log_q).exp()
         value = p_a * (alpha * (log_p - log_q)) - p_a + q_a
@@ -276,14 +283,14 @@ def _alpha_beta(log_p: Tensor, log_q: Tensor, *, alpha: float, beta: float) -> t
     return value.sum(-1) / -(alpha * beta), (q_power - cross) / alpha
 
 
-def _adaptive_kl(log_p: Tensor, log_q: Tensor, *, head_mass: float) -> tuple[Tensor, Tensor]:
+def _adaptive_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, head_mass: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
     sorted_p, order = p.sort(dim=-1, descending=True)
     in_head = sorted_p.cumsum(-1) - sorted_p < head_mass
-    gap = (p - log_q.exp()).abs().gather(-1, order)
+    gap = (p - q).abs().gather(-1, order)
     head_gap, gap_sum = (gap * in_head).sum(-1), gap.sum(-1)
     forward_share = torch.where(gap_sum > 0, head_gap / gap_sum.clamp(min=torch.finfo(p.dtype).tiny), 0.5)
-    (forward, forward_qg), (reverse, reverse_qg) = _forward_kl(log_p, log_q), _reverse_kl(log_p, log_q)
+    (forward, forward_qg), (reverse, reverse_qg) = _forward_kl(log_p, log_q, q), _reverse_kl(log_p, log_q, q)
     share = forward_share[..., None]
     return (
         forward_share * forward + (1.0 - forward_share) * reverse,
@@ -302,7 +309,7 @@ def sorted_gap(p_bU: Tensor, q_bV: Tensor) -> tuple[Tensor, Tensor]:
     return value_b, torch.empty_like(q_bV).scatter_(-1, order_bV, gap_bV.sign())
 
 
-def _log_mixture(log_first: Tensor, log_second: Tensor, first_share: float) -> Tensor:
-    if first_share == 0.0:
-        return log_second
-    return torch.logaddexp(log_first + log(first_share), log_second + log1p(-first_share))
+def _log_mixture(first: Tensor, second: Tensor, first_share: float) -> Tensor:
+    """Where both underflow the smallest number stands for the mixture: it is only ever weighted by one of them, 0."""
+    mixture = (first_share * first).add_(second, alpha=1.0 - first_share)
+    return mixture.clamp_(min=torch.finfo(mixture.dtype).tiny).log_()

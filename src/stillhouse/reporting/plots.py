@@ -15,7 +15,7 @@ from stillhouse.reporting.verdict import Scale
 __all__ = ["Mark", "flow", "intervals", "losses", "ticks"]
 
 _BAR, _LABEL, _LINE = 16, 20, 17  # heights in pixels
-_EDGE = 2.0  # per cent kept free at both ends of an axis
+_EDGE = 4.0  # per cent kept free at both ends of an axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,10 @@ def flow(branch: Branch) -> Markup:
         following = 0 if last else 100 * _slots(branch.steps[number + 1]) / widest
         parts += _step(step, reasons, y, 100 / widest)
         if not last:
-            parts.append(_ribbon(100 * step["out"] / widest, following, y + _LABEL + _BAR, below))
-        parts += [text("100%", y + _LABEL + _BAR + _LINE * (i + 1) - 1, line, "lost", "end") for i, line in enumerate(reasons)]
+            parts.insert(0, _ribbon(100 * step["out"] / widest, following, y + _LABEL + _BAR, below + _LABEL))
+        parts += [
+            text("100%", y + _LABEL + _BAR + _LINE * (i + 1) - 1, line, "lost", "end") for i, line in enumerate(reasons)
+        ]
         y += _LABEL + _BAR + (below if not last or reasons else 4)
     said = f"Rows of branch {branch.name}: {branch.seeds} seeds, {branch.kept} kept at the end"
     return picture(y, said, "flow", *parts)
@@ -102,7 +104,9 @@ def _step(step: Mapping[str, Any], reasons: list[str], y: float, per_row: float)
 
 def _ribbon(above: float, below: float, y: float, height: float) -> Markup:
     top, end = round(10 * above, 1), round(10 * below, 1)
-    return _stretched(y, height, element("path", {"d": f"M0,0 H{top} C{top},500 {end},500 {end},1000 H0 Z", "class": "ribbon"}))
+    return _stretched(
+        y, height, element("path", {"d": f"M0,0 H{top} C{top},500 {end},500 {end},1000 H0 Z", "class": "ribbon"})
+    )
 
 
 def _stretched(y: float, height: float, *children: Any) -> Markup:
@@ -118,27 +122,31 @@ def intervals(marks: Sequence[Mark], scale: Scale, *, zero: bool, said: str) -> 
     ends += [0.0] if zero or scale.percent else []
     axis = _Axis.over(min(ends), max(ends))
     height = 46.0 * len(marks)
-    parts: list[Markup] = []
-    for tick in axis.ticks:
-        kind = "zero" if zero and tick == 0 else "grid"
-        parts.append(_line(axis.place(tick), 0, axis.place(tick), height, kind))
-        words = scale.signed(tick) if zero else scale.bare(tick)
-        parts.append(text(axis.place(tick), height + 15, words, "tick", axis.anchor(tick)))
+    parts: list[Markup] = [
+        text(axis.place(tick), height + 13, scale.signed(tick) if zero else scale.bare(tick), "tick", "middle")
+        for tick in axis.ticks
+    ]
     for number, mark in enumerate(marks):
+        # lines beside the marks only, so that none runs through a label
+        for tick in axis.ticks:
+            kind = "zero" if zero and tick == 0 else "grid"
+            parts.append(_line(axis.place(tick), 46.0 * number + 21, axis.place(tick), 46.0 * number + 41, kind))
         parts += _mark(mark, axis, 46.0 * number)
-    return picture(height + 22, said, "intervals", *parts)
+    return picture(height + 18, said, "intervals", *parts)
 
 
 def _mark(mark: Mark, axis: "_Axis", y: float) -> list[Markup]:
     middle = y + 31
     line = [_line(axis.place(mark.low), middle, axis.place(mark.high), middle, "whisker")]
-    line += [_line(axis.place(end), middle - 5, axis.place(end), middle + 5, "whisker") for end in (mark.low, mark.high)]
+    line += [
+        _line(axis.place(end), middle - 5, axis.place(end), middle + 5, "whisker") for end in (mark.low, mark.high)
+    ]
     dots = [element("circle", {"cx": axis.place(dot), "cy": middle, "r": 2.5, "class": "seed"}) for dot in mark.dots]
     data = {"data-arm": mark.label, "data-mean": round(mark.value, 6), "data-low": round(mark.low, 6)}
     group = {**data, "data-high": round(mark.high, 6), "class": f"mark {mark.role}"}
     return [
-        text("0", y + 16, _short(mark.label, 34), "name over"),
-        text("100%", y + 16, mark.text, "count over", "end"),
+        text("0", y + 16, _short(mark.label, 34), "name"),
+        text("100%", y + 16, mark.text, "count", "end"),
         element("g", group, *line, *dots, _sign(mark, axis, middle)),
     ]
 
@@ -147,7 +155,9 @@ def _sign(mark: Mark, axis: "_Axis", middle: float) -> Markup:
     """Roles differ in shape as well as in colour."""
     place = axis.place(mark.value)
     if mark.role == "teacher":
-        turned = element("rect", {"x": -5, "y": -5, "width": 10, "height": 10, "transform": "rotate(45)", "class": "dot"})
+        turned = element(
+            "rect", {"x": -5, "y": -5, "width": 10, "height": 10, "transform": "rotate(45)", "class": "dot"}
+        )
         return element("svg", {"x": place, "y": round(middle, 1), "overflow": "visible"}, turned)
     if mark.role == "control":
         square = element("rect", {"x": -5, "y": -5, "width": 10, "height": 10, "class": "dot"})
@@ -157,7 +167,7 @@ def _sign(mark: Mark, axis: "_Axis", middle: float) -> Markup:
 
 def losses(arm: str, curves: Sequence[Curve]) -> Markup:
     """The loss of one arm: each seed a thin line, their mean a thick one, a dashed line where a phase ended."""
-    height, label = 170.0, 4.0
+    height, label = 170.0, 14.0
     finite = [loss for curve in curves for loss in curve.losses if math.isfinite(loss)] or [0.0]
     up = _Axis.over(min(finite), max(finite))
     last = max((curve.steps[-1] for curve in curves), default=1.0)
@@ -173,16 +183,24 @@ def losses(arm: str, curves: Sequence[Curve]) -> Markup:
         return element("polyline", {"points": " ".join(points), "class": kind, **data})
 
     parts: list[Markup] = []
+    names: list[Markup] = []
     for tick in up.ticks:
         y = label + height * (1 - up.share(tick))
-        parts += [_line("0", y, "100%", y, "grid"), text("0", y - 3, f"{tick:g}", "tick over")]
+        parts.append(_line("0", y, "100%", y, "grid"))
+        names.append(text("100%", y - 3, f"{tick:g}", "tick over", "end"))
     ends = sorted({end for curve in curves for end in curve.ends})
-    parts += [_line(_percent(100 * (end - first) / span), label, _percent(100 * (end - first) / span), label + height, "phase") for end in ends]
+    parts += [
+        _line(
+            _percent(100 * (end - first) / span), label, _percent(100 * (end - first) / span), label + height, "phase"
+        )
+        for end in ends
+    ]
     thin = [path(c.steps, c.losses, "one", {"data-seed": c.seed, "data-points": len(c.steps)}) for c in curves[:20]]
     steps, mean = _mean_curve(curves)
     thick = path(steps, mean, "mean", {"data-arm": arm, "data-last": round(mean[-1], 6) if mean else ""})
-    parts.append(_stretched(label, height, *thin, thick))
     parts += [
+        _stretched(label, height, *thin, thick),
+        *names,
         text("0", label + height + 15, f"step {first:,.0f}", "tick"),
         text("100%", label + height + 15, f"{last:,.0f}", "tick", "end"),
     ]
@@ -212,10 +230,6 @@ class _Axis:
 
     def place(self, value: float) -> str:
         return _percent(_EDGE + (100 - 2 * _EDGE) * self.share(value))
-
-    def anchor(self, value: float) -> str:
-        share = self.share(value)
-        return "start" if share < 0.04 else "end" if share > 0.96 else "middle"
 
 
 def ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:

@@ -35,10 +35,15 @@ _POINTS = 120  # of one curve: a screen shows no more
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One variant of the recipe. `taught`: a teacher's knowledge goes in; `beliefs`: its probabilities, not text alone."""
+    """One variant of the recipe: the branches it reads and the teachers behind them.
+
+    `taught`: a teacher's knowledge goes in; `beliefs`: its probabilities, not text alone.
+    """
 
     name: str
     objectives: tuple[str, ...]
+    reads: frozenset[str]
+    teachers: frozenset[str]
     taught: bool
     beliefs: bool
 
@@ -58,6 +63,11 @@ class RunFacts:
     def terms(self) -> dict[str, Any]:
         """What the check of the terms left in the manifest; empty when there was none."""
         return self.manifest.get("terms") or {}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the terms want on the cards: `fields`, `model_card`, `data_card`; empty before a run is done."""
+        return self.terms.get("card") or {}
 
     @property
     def final(self) -> dict[str, Any] | None:
@@ -147,10 +157,18 @@ def _recipe(path: Path) -> Loaded | None:
 def _arm(name: str, recipe: Recipe, run: Path) -> Arm:
     entries = [entry for phase in recipe.train for entry in phase.objectives]
     read = {entry.on for entry in entries} | {phase.rollouts.on for phase in recipe.train if phase.rollouts}
-    teaching = {branch for branch in read & set(recipe.knowledge) if any(e.teacher for e in recipe.knowledge[branch].elicit)}
-    named = tuple(dict.fromkeys(f"{entry.do} on {entry.on}" for entry in entries))
-    taught = bool(teaching) or any(entry.teacher for entry in entries)
-    return Arm(name, named, taught and "control" not in name.lower(), any(_reads_beliefs(e.do, run) for e in entries))
+    read &= set(recipe.knowledge)
+    asked = [entry.teacher for branch in read for entry in recipe.knowledge[branch].elicit]
+    asked += [entry.teacher for entry in entries]
+    teachers = frozenset(each for named in asked for each in ([named] if isinstance(named, str) else named or []))
+    return Arm(
+        name,
+        tuple(dict.fromkeys(f"{entry.do} on {entry.on}" for entry in entries)),
+        frozenset(read),
+        teachers,
+        bool(teachers) and "control" not in name.lower(),
+        any(_reads_beliefs(entry.do, run) for entry in entries),
+    )
 
 
 def _reads_beliefs(objective: str, run: Path) -> bool:
@@ -207,11 +225,14 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def answered_alike(run: Path, task: str, subjects: Sequence[str], chosen: str, number: int = 10) -> list[Answered]:
-    """`number` test questions with what every subject answered: some where the chosen student gained on the base, some
-    where it lost, some both right and both wrong, in turn; within each kind by a hash of the item, so the same every time.
+def answered_alike(
+    run: Path, task: str, subjects: Sequence[str], chosen: str, number: int = 10
+) -> tuple[list[Answered], dict[str, int]]:
+    """`number` test questions with what every subject answered, and how many questions there are of each kind.
 
-    `subjects` are labels of files in `evaluate/<task>/`; empty for tasks without answers to read.
+    Kinds: the chosen student gained on the base, lost, both right, both wrong. They are taken in turn, within each kind
+    by a hash of the item, so that it is the same every time. `subjects` are labels of files in `evaluate/<task>/`; both
+    are empty for tasks without answers to read.
     """
     home = run / "evaluate" / task
     marks = {label: _marks(home / f"{label}.jsonl") for label in (BASE, chosen)}
@@ -225,7 +246,7 @@ def answered_alike(run: Path, task: str, subjects: Sequence[str], chosen: str, n
         for at, row in enumerate(_rows(home / f"{label}.jsonl")):
             if at in rows:
                 rows[at][label] = row
-    return [_answered(places[at], found) for at, found in rows.items() if found]
+    return [_answered(places[at], found) for at, found in rows.items() if found], {k: len(v) for k, v in groups.items()}
 
 
 def _marks(path: Path) -> dict[int, tuple[str, float]]:

@@ -90,7 +90,10 @@ def _entry(name: str, calls: Mapping[str, Any], who: Mapping[str, Any]) -> Ledge
 def identity(who: Mapping[str, Any]) -> str:
     """Backend, model and revision in one line."""
     revision = str(who.get("revision") or "")
-    parts = [str(who.get("backend") or ""), str(who.get("model") or "").rsplit("/", 1)[-1] if _is_path(who) else str(who.get("model") or "")]
+    parts = [
+        str(who.get("backend") or ""),
+        str(who.get("model") or "").rsplit("/", 1)[-1] if _is_path(who) else str(who.get("model") or ""),
+    ]
     return " ".join(filter(None, [*dict.fromkeys(parts), f"@{revision[:12]}" if revision else ""])) or "unknown"
 
 
@@ -133,7 +136,9 @@ def same_tokens(seen: list[Seen], tolerance: float = 0.01) -> str:
     """Whether arms can be compared as having learned from equally many tokens, in one sentence."""
     if len(seen) < 2:
         return ""
-    unequal = [what for key, what in (("input_tokens", "input"), ("target_tokens", "target")) if _apart(seen, key) > tolerance]
+    unequal = [
+        what for key, what in (("input_tokens", "input"), ("target_tokens", "target")) if _apart(seen, key) > tolerance
+    ]
     if not unequal:
         return "All arms read and learned from equally many tokens (within 1 %)."
     most = max(_apart(seen, f"{what}_tokens") for what in unequal)
@@ -151,7 +156,9 @@ def count(number: float) -> str:
 
 def dollars(amount: float) -> str:
     """Cents where they say enough, more digits where they do not."""
-    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
+    return (
+        f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -58,6 +58,12 @@ class Headline:
     tone: Literal["good", "neutral", "bad"]
     more: tuple[str, ...] = ()
 
+    @property
+    def explained(self) -> str:
+        """The sentence where the answer stands above it already."""
+        rest = self.sentence.removeprefix(f"{self.answer}: ")
+        return rest[:1].upper() + rest[1:]
+
 
 def signed(number: float, digits: int) -> str:
     """With its sign, a real minus and no negative zero."""
@@ -134,7 +140,9 @@ def _not_measured(facts: RunFacts) -> str:
     scores = facts.scores or {}
     state = facts.manifest.get("state")
     if state in ("failed", "interrupted") and not scores.get("summary"):
-        return f"the run {'was interrupted' if state == 'interrupted' else 'failed'} before its students were evaluated."
+        return (
+            f"the run {'was interrupted' if state == 'interrupted' else 'failed'} before its students were evaluated."
+        )
     if not facts.manifest.get("students"):
         return "this run trained no student; it made data only."
     if not scores.get("summary") or not scores.get("comparisons"):
@@ -171,7 +179,8 @@ def _word(states: set[State]) -> str:
 
 
 def _said(each: Contrast, scale: Scale) -> str:
-    who = "the untaught base" if each.against == BASE else f"the control “{each.against}”"
+    named = {BASE: "the untaught base", "control": "the control arm"}
+    who = named.get(each.against, f"the control “{each.against}”")
     text = f"{_difference(each, scale)} against {who}"
     return text if each.state != "unclear" else f"{text}, an interval that includes zero: no clear difference"
 

@@ -38,10 +38,10 @@ def replayed(records: Iterable[Record]) -> Iterable[Record]:
 
 
 def grouped(records: Iterable[Example]) -> Iterator[list[Example]]:
-    """Runs of neighbouring examples with one parent: the samples of one seed."""
+    """Runs of neighbouring examples with one prompt: the samples of one seed."""
     group: list[Example] = []
     for record in records:
-        if group and record.origin.parents[:1] != group[0].origin.parents[:1]:
+        if group and record.prompt != group[0].prompt:
             yield group
             group = []
         group.append(record)

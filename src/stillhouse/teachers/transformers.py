@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillhouse.errors import RecipeError, TeacherError
+from stillhouse.quiet import quiet
 from stillhouse.records import Prompt
 from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, render_prompt
 from stillhouse.teachers.asking.answers import default_store
@@ -199,11 +200,16 @@ class Teacher:
 
             folder, device = self._folder(), _device(self._device)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
-                model = AutoModelForCausalLM.from_pretrained(folder, dtype=self._dtype, trust_remote_code=self._trust)
+                with quiet():
+                    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
+                    model = AutoModelForCausalLM.from_pretrained(
+                        folder, dtype=self._dtype, trust_remote_code=self._trust
+                    )
             except (OSError, ValueError) as error:
                 raise TeacherError(f"the model {self._name} cannot be loaded: {_first_line(error)}") from error
             placed: Any = model
+            if self._dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
+                placed = placed.float()  # a processor computes halves slower than floats, and less exactly
             placed = placed.to(torch.device(device)).eval().requires_grad_(False)
             self._loaded = (placed, tokenizer)
         return self._loaded

@@ -1,48 +1,130 @@
-"""One forward pass over a packed batch that gives logits at its targets only.
+"""One forward pass over a packed batch that shows a model's logits, and its hidden states, at the targets only.
 
-Legend: R rows of C tokens, N target positions, V vocabulary. The model's own code cuts the hidden states before its
-head, so that scaling, soft caps, biases and adapters of the head are those of the model.
+Legend: R rows of C tokens, N target positions, V vocabulary, H hidden width. The model's own code cuts the hidden
+states before its head, so that scaling, soft caps, biases and adapters of the head are those of the model. Where the head is a
+plain matrix, and measured to be no more than that, the logits can be left unmade: objectives then make them a few
+positions at a time.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-# how far packed logits may be from those of a sequence alone, relative to their size: rounding, not leaks
+from stillhouse.generate import answering
+from stillhouse.kernels.fused import Projected
+
+# how far two ways to the same logits may be apart, relative to their size: rounding, not leaks
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-8}
 
 
-def forward_targets(model: Any, ids_RC: Tensor, position_RC: Tensor, target_RC: Tensor) -> Tensor:
-    """logits_NV at the marked positions, row by row.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """`logits_NV` is a tensor or a Projected; `hidden_NH` has the states of the layers that were asked for."""
+
+    logits_NV: Any
+    hidden_NH: dict[int, Tensor]
+
+    def part(self, part: slice) -> "Shown":
+        hidden_nH = {layer: states[part] for layer, states in self.hidden_NH.items()}
+        return Shown(_rows(self.logits_NV, lambda rows: rows[part]), hidden_nH)
+
+    def arranged(self, sizes: Sequence[int], order: Sequence[int]) -> "Shown":
+        """Cut into pieces of these sizes and put in this order."""
+
+        def arrange(rows: Tensor) -> Tensor:
+            pieces = rows.split(list(sizes))
+            return torch.cat([pieces[number] for number in order])
+
+        return Shown(_rows(self.logits_NV, arrange), {layer: arrange(h) for layer, h in self.hidden_NH.items()})
+
+
+def show(
+    model: Any,
+    ids_RC: Tensor,
+    position_RC: Tensor,
+    target_RC: Tensor,
+    *,
+    layers: Sequence[int] = (),
+    fused: bool = False,
+) -> Shown:
+    """What the model says at the marked positions, row by row.
 
     No attention mask: causal attention never looks at the padding on the right, and sequences that share a row are
     told apart by their positions.
     """
-    cut = {"logits_to_keep": target_RC} if _cuts_logits(type(_innermost(model)).forward) else {}
-    logits = model(input_ids=ids_RC, position_ids=position_RC, use_cache=False, **cut).logits
-    return logits if logits.dim() == 2 else logits[target_RC]
+    inner = _innermost(model)
+    how: dict[str, Any] = {"logits_to_keep": target_RC} if _cuts_logits(type(inner).forward) else {}
+    if layers:
+        how["output_hidden_states"] = True
+    with _headless(inner) if fused else nullcontext() as head:
+        out = model(input_ids=ids_RC, position_ids=position_RC, use_cache=False, **how)
+    logits = out.logits if out.logits.dim() == 2 else out.logits[target_RC]
+    hidden_NH = {layer: out.hidden_states[layer][target_RC] for layer in layers}
+    return Shown(logits if head is None else Projected(logits, head.weight, head.bias), hidden_NH)
 
 
 @torch.no_grad()
 def packs_sequences(model: Any) -> bool:
     """Whether sequences that share a row are blind to each other in this model: measured, as no config says it."""
-    was_training = model.training
-    model.eval()
+    device = model.device
+    first, second = torch.arange(1, 6, device=device) % 4, torch.arange(2, 9, device=device) % 5
+    row = torch.cat([first, second])[None].expand(2, -1)
+    positions = torch.cat([torch.arange(5), torch.arange(7)]).to(device)[None].expand(2, -1)
+    with answering(model):
+        packed = model(input_ids=row, position_ids=positions, use_cache=False).logits[1, 5:]
+        alone = model(input_ids=second[None], use_cache=False).logits[0]
+    return _equal(packed, alone, model.dtype)
+
+
+@torch.no_grad()
+def has_plain_head(model: Any) -> bool:
+    """Whether this model's logits are its output embedding applied to what it gives in its place: measured.
+
+    A scale on the logits passes through a matrix, so it does no harm; a soft cap does not.
+    """
+    head = _innermost(model).get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return False
+    ids = torch.arange(2, 9, device=model.device)[None] % 5
+    marked = torch.ones_like(ids, dtype=torch.bool)
+    position = torch.arange(7, device=model.device)[None]
+    with answering(model):
+        whole = show(model, ids, position, marked).logits_NV
+        states = show(model, ids, position, marked, fused=True).logits_NV
+    return _equal(nn.functional.linear(states.hidden_NH, states.weight_VH, states.bias_V), whole, model.dtype)
+
+
+def _equal(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    if one.shape != other.shape:
+        return False
+    tolerance = _ROUNDING.get(dtype, 2e-2) * float(other.float().abs().max().clamp(min=1e-6))
+    return bool((one.float() - other.float()).abs().max() <= tolerance)
+
+
+def _rows(logits: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(logits, Tensor):
+        return change(logits)
+    return Projected(change(logits.hidden_NH), logits.weight_VH, logits.bias_V)
+
+
+@contextmanager
+def _headless(model: Any) -> Iterator[nn.Linear]:
+    """The model giving the inputs of its head in place of its logits. Its forward runs as always, hooks and all."""
+    head = model.get_output_embeddings()
+    name, holder = next(
+        (name, holder) for holder in model.modules() for name, m in holder._modules.items() if m is head
+    )
+    setattr(holder, name, nn.Identity())
     try:
-        first = torch.arange(1, 6, device=model.device) % 4
-        second = torch.arange(2, 9, device=model.device) % 5
-        row = torch.cat([first, second])[None].expand(2, -1)
-        positions = torch.cat([torch.arange(5), torch.arange(7)]).to(model.device)[None].expand(2, -1)
-        packed = model(input_ids=row, position_ids=positions, use_cache=False).logits[1, 5:].float()
-        alone = model(input_ids=second[None], use_cache=False).logits[0].float()
+        yield head
     finally:
-        model.train(was_training)
-    tolerance = _ROUNDING.get(model.dtype, 2e-2) * float(alone.abs().max().clamp(min=1e-6))
-    return bool((packed - alone).abs().max() <= tolerance)
+        setattr(holder, name, head)
 
 
 def _innermost(model: Any) -> Any:

@@ -34,4 +34,5 @@ class Plan(Dataset):
         places = self._orders[name][1][part * self.size : (part + 1) * self.size]
         own = places[self.rank :: self.world]
         # a process left without a record still takes part, with one that does not count
-        return [branch.item(int(place)) for place in own] or [branch.item(int(places[0]), weight=0.0)]
+        mine = [item for place in own for item in branch.items(int(place))]
+        return mine or branch.items(int(places[0]), weight=0.0)

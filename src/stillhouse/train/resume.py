@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,7 @@ class Totals:
     """Counted since the first step. `losses` are the terms' sums over the `steps` since the last row of `history`."""
 
     losses: list[float]
+    rewards: list[float] = field(default_factory=lambda: [0.0, 0.0])  # their sum and number, since the last row too
     steps: int = 0
     input_tokens: int = 0
     target_tokens: int = 0
@@ -52,16 +53,25 @@ def resume_point(out: Path, identity: str) -> Path | None:
 
 
 def identity_of(
-    model: Any, terms: Sequence[Term], branches: Mapping[str, Branch], arguments: Mapping[str, Any], *rest: Any
+    model: Any,
+    terms: Sequence[Term],
+    branches: Mapping[str, Branch],
+    arguments: Mapping[str, Any],
+    rollouts: Any,
+    *rest: Any,
 ) -> str:
     """Equal for two calls that would train the same student in the same way."""
     told = [
         _weights(model),
-        [(term.label, term.weight, term.teacher, term.weight_column, _told(term.objective)) for term in terms],
+        [
+            (term.label, term.weight, term.teachers, term.weight_column, term.layers, _told(term.objective))
+            for term in terms
+        ],
         [sorted((name, _told(value)) for name, value in term.knobs.items()) for term in terms],
         sorted((name, branch.content()) for name, branch in branches.items()),
         # how often to save and to log does not change what is learned
         sorted((name, repr(value)) for name, value in arguments.items() if not name.startswith(("save_", "logging_"))),
+        [] if rollouts is None else sorted((f.name, _told(getattr(rollouts, f.name))) for f in fields(rollouts)),
         [repr(value) for value in rest],
     ]
     return sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -1,13 +1,13 @@
 """The student: loaded from a folder or a hub name, with or without LoRA, and saved so that transformers can load it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
+from stillhouse.quiet import quiet
 from stillhouse.render import end_ids, pad_id
 
 # what a recipe may write under `student: {lora: ...}`, and what peft calls it
@@ -83,22 +83,6 @@ def save_student(student: Student, folder: str | Path) -> Path:
         model.save_pretrained(folder)
     student.tokenizer.save_pretrained(folder)
     return folder
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the library's progress bars and advice, which would run through our own."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    try:
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _source(path_or_name: str) -> str:

@@ -22,18 +22,20 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from stillhouse.errors import RecipeError, RunFailed
-from stillhouse.kernels.beliefs import TopK
+from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
 from stillhouse.render import addressable, pad_id
-from stillhouse.train.batch import Item, Packed, pack, stored_beliefs
-from stillhouse.train.forward import forward_targets, packs_sequences
-from stillhouse.train.online import OnlineTeacher
+from stillhouse.train.arrays import GroupArrays, eligible
+from stillhouse.train.batch import Item
+from stillhouse.train.forward import has_plain_head, packs_sequences, show
+from stillhouse.train.online import OnlineTeacher, Start
+from stillhouse.train.packing import Packed, pack
 from stillhouse.train.plan import Plan
 from stillhouse.train.resume import OBJECTIVES, Totals, identity_of, resume_point
 from stillhouse.train.rollout import Rollouts, roll_out
 from stillhouse.train.settings import batch_size, known_arguments, schedule, settings
-from stillhouse.train.student import Student, quiet
-from stillhouse.train.terms import ROLLOUTS, Term, branches, check
+from stillhouse.train.student import Student
+from stillhouse.train.terms import REFERENCE, ROLLOUTS, Term, branches, check, online
 
 __all__ = ["Rollouts", "Term", "Trained", "known_arguments", "train"]
 
@@ -60,6 +62,7 @@ def train(
     out: Path,
     seed: int,
     rollouts: Rollouts | None = None,
+    reference: Any | None = None,
     packing: bool = True,
     max_length: int | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -67,21 +70,25 @@ def train(
     """Trains the student in place by the weighted sum of `terms` (Eq. 2), and says what was done.
 
     Each micro-batch holds `per_device_train_batch_size` records of every branch that a term reads. Checkpoints lie in
-    `out`; called again with the same inputs it goes on from the last one, to the same weights. `max_length` defaults to
-    the student's context; longer records are left out. Raises RecipeError for what cannot be right, RunFailed for a
-    loss that is not finite (the last checkpoint stays).
+    `out`; called again with the same inputs it goes on from the last one, to the same weights. `reference` is
+    the model that terms know by that name: by default the student as it comes. `max_length` defaults to the student's
+    context; longer records are left out. Raises RecipeError for what cannot be right, RunFailed for a loss that is not
+    finite (the last checkpoint stays).
     """
     max_length = _longest(student, max_length)
     found = branches(student.tokenizer, terms, data, rollouts, max_length)
-    check(terms, found, teachers, rollouts)
     made = settings(arguments, Path(out), seed)
+    whole = made.gradient_accumulation_steps * made.world_size == 1
+    check(terms, found, teachers, rollouts, windows_are_whole=whole)
     length = schedule(made, {name: len(branch) for name, branch in found.items()})
     plan = Plan(found, seed=seed, length=length, size=batch_size(made), rank=made.process_index, world=made.world_size)
-    named = sorted({term.teacher for term in terms if term.teacher is not None and term.judges()})
-    online = {name: OnlineTeacher(name, teachers[name], student.tokenizer) for name in named}
-    identity = identity_of(student.model, terms, found, arguments, seed, rollouts, packing, max_length)
+    shown = dict(teachers)
+    if REFERENCE in online(terms) and REFERENCE not in teachers:
+        shown[REFERENCE] = Start(student.model if reference is None else reference, student.tokenizer)
+    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(online(terms))}
+    identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
     with quiet(), _lent(student.model, [term.objective for term in terms]):
-        trainer = _Trainer(student, terms, plan, online, rollouts, made, identity)
+        trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
         trainer.packing = packing and packs_sequences(student.model)
         trainer.on_progress = on_progress
         checkpoint = resume_point(Path(out), identity)
@@ -89,6 +96,10 @@ def train(
     totals = trainer.totals
     lost = [lost for branch in found.values() for lost in branch.lost]
     return Trained(made.max_steps, totals.input_tokens, totals.target_tokens, totals.seconds, totals.history, lost)
+
+
+# below it the logits of a batch fit a cache or two, and making them at once is faster
+_LARGE_VOCABULARY = 4096
 
 
 class _Trainer(Trainer):
@@ -109,13 +120,15 @@ class _Trainer(Trainer):
         super().__init__(model=student.model, args=made, train_dataset=plan)
         self.remove_callback(PrinterCallback)
         self.tokenizer, self.plan, self.online, self.rollouts = student.tokenizer, plan, online, rollouts
-        self.terms = [(term, term.wants(), term.bound()) for term in terms]
+        self.terms = [(term, term.bound()) for term in terms]
+        self.layers = _layers(terms)
+        self.fused = _worth_fusing(student.model, terms)
         self.pad, self.vocabulary = pad_id(student.tokenizer), addressable(student.tokenizer)
         self.identity, self.totals = identity, Totals([0.0] * len(terms))
         self.objectives = nn.ModuleList(_modules(term.objective for term in terms))
         self.clock = time.monotonic()
         for teacher in online.values():
-            teacher.place(made.device)
+            teacher.place(made.device, fused=self.fused)
 
     def get_train_dataloader(self) -> DataLoader:
         # a generator of its own: a loader draws from the global one, and a resumed training makes one loader more
@@ -129,8 +142,8 @@ class _Trainer(Trainer):
         batches = [pack(group, pad=self.pad, packing=self.packing) for group in groups]
         counts = np.zeros(len(self.terms) + 2)
         for batch in batches:
-            eligible = [int(np.count_nonzero(self._weights(term, batch))) for term, *_ in self.terms]
-            counts += np.array([*eligible, batch.tokens, len(batch.target_ids_N)])
+            counted = [eligible(term, batch.items[term.on], self.plan.branches[term.on]) for term, _ in self.terms]
+            counts += np.array([*counted, batch.tokens, len(batch.target_ids_N)])
         *divisors, input_tokens, target_tokens = self._summed(counts)
         self.totals.input_tokens += int(input_tokens)
         self.totals.target_tokens += int(target_tokens)
@@ -141,22 +154,15 @@ class _Trainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Packed = inputs["batch"]
-        logits_NV = forward_targets(
-            model, self._tensor(batch.ids_RC), self._tensor(batch.position_RC), self._tensor(batch.target_RC)
-        )
-        beliefs: dict[tuple[str | None, str], Any] = {}
-        loss = torch.zeros((), device=logits_NV.device)
-        for number, ((term, wants, objective), count) in enumerate(zip(self.terms, num_items_in_batch)):
-            part = batch.parts[term.on]
-            offered = {
-                "student_logits_NV": logits_NV[part] if len(batch.parts) > 1 else logits_NV,
-                "target_ids_N": self._tensor(batch.target_ids_N[part]),
-                "weight_N": self._tensor(self._weights(term, batch)),
-            }
-            if "teacher_beliefs" in wants:
-                key = term.teacher, term.on
-                offered["teacher_beliefs"] = beliefs[key] = beliefs.get(key) or self._beliefs(term, batch)
-            value = objective(*(offered[name] for name in wants)) / max(count, 1.0)
+        arrays_RC = (self._tensor(array) for array in (batch.ids_RC, batch.position_RC, batch.target_RC))
+        shown = show(model, *arrays_RC, layers=self.layers["student"], fused=self.fused)
+        offered = {
+            name: GroupArrays(name, branch, batch, shown, self.online, self.vocabulary)
+            for name, branch in self.plan.branches.items()
+        }
+        loss = torch.zeros((), device=self.args.device)
+        for number, ((term, objective), count) in enumerate(zip(self.terms, num_items_in_batch)):
+            value = objective(*offered[term.on].of(term, self.layers)) / max(count, 1.0)
             self._note(number, term, value)
             loss = loss + term.weight * value
         # the processes' gradients are averaged, and the counts are those of all of them
@@ -172,8 +178,9 @@ class _Trainer(Trainer):
         self.totals.losses, self.totals.steps = [0.0] * len(self.terms), 0
         row = {
             "step": self.state.global_step,
-            "loss": sum(term.weight * mean for (term, *_), mean in zip(self.terms, means)),
-            **{f"loss/{term.label}": mean for (term, *_), mean in zip(self.terms, means)},
+            "loss": sum(term.weight * mean for (term, _), mean in zip(self.terms, means)),
+            **{f"loss/{term.label}": mean for (term, _), mean in zip(self.terms, means)},
+            **self._mean_reward(),
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
             "input_tokens": self.totals.input_tokens,
@@ -189,38 +196,21 @@ class _Trainer(Trainer):
         """The student's own answers for the whole window, by the weights it starts with."""
         assert self.rollouts is not None
         items = [item for group in groups for item in group[ROLLOUTS]]
-        branch = self.plan.branches[ROLLOUTS]
+        branch, step = self.plan.branches[ROLLOUTS], self.state.global_step
         answered = iter(
-            roll_out(
-                self.model,
-                self.tokenizer,
-                branch,
-                items,
-                self.rollouts,
-                seed=self.args.seed,
-                step=self.state.global_step,
-            )
+            roll_out(self.model, self.tokenizer, branch, items, self.rollouts, seed=self.args.seed, step=step)
         )
         for group in groups:
-            group[ROLLOUTS] = [next(answered) for _ in group[ROLLOUTS]]
+            group[ROLLOUTS] = [item for _ in group[ROLLOUTS] for item in next(answered)]
+            counted = [item for item in group[ROLLOUTS] if item.own and item.weight]
+            self.totals.rewards[0] += sum(item.reward for item in counted)
+            self.totals.rewards[1] += len(counted)
 
-    def _weights(self, term: Term, batch: Packed) -> np.ndarray:
-        part = batch.parts[term.on]
-        weight_N = batch.weight_N[part]
-        if term.weight_column is not None:
-            column = self.plan.branches[term.on].weights[term.weight_column]
-            items = batch.items[term.on]
-            weight_N = weight_N * np.repeat(column[[item.index for item in items]], [item.targets for item in items])
-        if term.on == ROLLOUTS and not term.judges():
-            weight_N = np.where(batch.own_N[part], np.float32(0), weight_N)
-        return weight_N
-
-    def _beliefs(self, term: Term, batch: Packed) -> Any:
-        branch = self.plan.branches[term.on]
-        if term.teacher is not None:
-            return self.online[term.teacher].beliefs(term.on, branch, batch)
-        ids_NK, logprobs_NK = stored_beliefs(branch, batch.items[term.on])
-        return TopK(self._tensor(ids_NK), self._tensor(logprobs_NK), vocabulary=self.vocabulary)
+    def _mean_reward(self) -> dict[str, float]:
+        total, count = self._summed(np.array(self.totals.rewards))
+        self.totals.rewards = [0.0, 0.0]
+        rewarded = self.rollouts is not None and self.rollouts.reward is not None
+        return {"reward": total / max(count, 1.0)} if rewarded else {}
 
     def _note(self, number: int, term: Term, value: Tensor) -> None:
         loss = float(value.detach())
@@ -262,7 +252,12 @@ class _Trainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        totals = replace(self.totals, seconds=self._seconds(), losses=self._summed(np.array(self.totals.losses)))
+        totals = replace(
+            self.totals,
+            seconds=self._seconds(),
+            losses=self._summed(np.array(self.totals.losses)),
+            rewards=self._summed(np.array(self.totals.rewards)),
+        )
         if self.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -276,7 +271,29 @@ class _Trainer(Trainer):
         self.objectives.load_state_dict(torch.load(folder / OBJECTIVES, weights_only=True))
         self.totals = Totals.read(folder)
         if not self.is_world_process_zero():
-            self.totals.losses = [0.0] * len(self.terms)
+            self.totals.losses, self.totals.rewards = [0.0] * len(self.terms), [0.0, 0.0]
+
+
+def _layers(terms: Sequence[Term]) -> dict[str, tuple[int, ...]]:
+    """Which hidden states are compared, of the student and of each teacher."""
+    found: dict[str, set[int]] = {"student": set()}
+    for term in terms:
+        if "student_hidden_NH" in term.wants():
+            found["student"].add(term.layers[0])
+        if "teacher_hidden_NH" in term.wants():
+            found.setdefault(term.teachers[0], set()).add(term.layers[1])
+    return {name: tuple(sorted(layers)) for name, layers in found.items()}
+
+
+def _worth_fusing(model: Any, terms: Sequence[Term]) -> bool:
+    """Logits are left unmade where they are large, and where every objective is known to do without them."""
+    ours = all(_module_of(term.objective).startswith("stillhouse.objectives.") for term in terms)
+    return ours and model.config.get_text_config(decoder=True).vocab_size >= _LARGE_VOCABULARY and has_plain_head(model)
+
+
+def _module_of(objective: Any) -> str:
+    objective = getattr(objective, "func", objective)
+    return (type(objective) if isinstance(objective, nn.Module) else objective).__module__
 
 
 @contextmanager

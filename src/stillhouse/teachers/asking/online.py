@@ -238,7 +238,7 @@ class Asker:
             del self.flying[key]
 
     async def _answered(self, key: str, request: Request) -> Answer | Failure:
-        tries = 0
+        tries = waits = 0
         while True:
             if known := await self._leased(key, request):
                 return known
@@ -250,10 +250,10 @@ class Asker:
                 return Failure(row.outcome, row.detail)
             if fault.kind in _ROW:
                 return Failure(_ROW[fault.kind], fault.detail)
-            tries += fault.kind != "rate_limit"
+            tries, waits = tries + (fault.kind != "rate_limit"), waits + 1
             if tries >= ATTEMPTS:
                 return Failure(fault.kind, f"{tries} attempts, the last: {fault.detail}", "not_attempted")
-            await self._wait(fault, tries)
+            await self._wait(fault, waits)
 
     async def _attempt(self, key: str, request: Request) -> tuple[AttemptRow, Fault | None]:
         """One attempt, on disk as in flight before and as it ended after; the lease goes with it."""
@@ -326,14 +326,14 @@ class Asker:
         else:
             self.pace.failed()
 
-    async def _wait(self, fault: Fault, tries: int) -> None:
+    async def _wait(self, fault: Fault, waits: int) -> None:
         if self.fatal is not None:
             raise self.fatal
         if fault.retry_after_s is not None:
             extra = min(_JITTER_MOST_S, 0.2 * max(fault.retry_after_s, 1.0)) * self.clock.jitter()
             await self.clock.sleep(fault.retry_after_s + extra)
         else:
-            most = min(_BACKOFF_MOST_S, _BACKOFF_S * 2.0 ** max(0, tries - 1))
+            most = min(_BACKOFF_MOST_S, _BACKOFF_S * 2.0 ** min(waits - 1, 10))
             await self.clock.sleep(most * self.clock.jitter())
 
     async def _leased(self, key: str, request: Request) -> Answer | Failure | None:

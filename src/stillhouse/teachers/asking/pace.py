@@ -44,6 +44,7 @@ class Pace:
     _opened: float | None = None
     _probe_in: float = _PROBE_S
     _probing: bool = False
+    _next_probe: float = 0.0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def admit(self) -> None:
@@ -90,18 +91,20 @@ class Pace:
             self.limit = max(1.0, self.limit * _DECREASE)
         if wait:
             self._hold = max(self._hold, now + wait)
+        self._probed_in_vain()
         self._check_silence()
-        self._probing = False
         self._woken.set()
 
     def failed(self) -> None:
         """A fault of the endpoint (not of the request)."""
         self._recent.append(False)
         bad = self._recent.count(False)
-        if self._probing:
-            self._probing, self._probe_in = False, min(_PROBE_MOST_S, 2 * self._probe_in)
-            self._opened_again()
-        elif self._opened is None and len(self._recent) >= _ENOUGH and 2 * bad >= len(self._recent):
+        if (
+            not self._probed_in_vain()
+            and self._opened is None
+            and len(self._recent) >= _ENOUGH
+            and 2 * bad >= len(self._recent)
+        ):
             self._open()
         self._check_silence()
         self._woken.set()
@@ -117,8 +120,13 @@ class Pace:
         self._opened, self._probe_in = self.clock.now(), _PROBE_S
         self._next_probe = self._opened + self._probe_in
 
-    def _opened_again(self) -> None:
+    def _probed_in_vain(self) -> bool:
+        """Whether it was the probe that failed; the next one waits twice as long."""
+        if not self._probing:
+            return False
+        self._probing, self._probe_in = False, min(_PROBE_MOST_S, 2 * self._probe_in)
         self._next_probe = self.clock.now() + self._probe_in
+        return True
 
     async def _half_open(self) -> bool:
         """Waits for the next probe's turn; true for the one request that may be it."""

@@ -1,0 +1,248 @@
+"""Reading structured answers: what must be refused, and what LaTeX and quotation marks must survive (teacher-calls 11, 14)."""
+
+import json
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from stillhouse.teachers.asking.latex import latex_mended
+from stillhouse.teachers.asking.reading import Unreadable, looks_cut, loops, read_json, read_model, refuses
+
+RECORD = {
+    "question": 'Why "tides"?',
+    "answer": "The moon pulls {the sea}.",
+    "steps": [1, 2.5, None, True],
+    "n": {"a": []},
+}
+
+
+def reason(text: str, *, repair: bool = False) -> str:
+    with pytest.raises(Unreadable) as raised:
+        read_json(text, repair=repair)
+    return raised.value.reason
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_cut_at_every_character(repair: bool) -> None:
+    """Bad input 1: no prefix of a record becomes a record, least of all by repair."""
+    whole = json.dumps(RECORD)
+    assert read_json(whole).value == RECORD
+    for end in range(len(whole)):
+        assert reason(whole[:end], repair=repair) in ("cut_off", "no_json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(RECORD, indent=2),
+        f"Here you are:\n```json\n{json.dumps(RECORD)}\n```\nAnything else?",
+        f"```\n{json.dumps(RECORD)}\n```",
+        f"Sure! {json.dumps(RECORD)} Hope it helps (1).",
+        f"\ufeff{json.dumps(RECORD)}\n",
+    ],
+)
+def test_exactly_one_value_is_found(text: str) -> None:
+    assert read_json(text).value == RECORD
+
+
+def test_lists_are_found_where_there_is_no_object_around() -> None:
+    assert read_json("The scores: [1, 2, 3].").value == [1, 2, 3]
+    assert read_json('[{"a": 1}, {"a": 2}]').value == [{"a": 1}, {"a": 2}]
+
+
+UNREADABLE = {
+    "two objects": ('{"a": 1} {"a": 2}', "several"),
+    "prose and two": ('First {"a": 1}, then {"a": 2}.', "several"),
+    "two fences": ('```json\n{"a": 1}\n```\n```json\n{"a": 2}\n```', "several"),
+    "prose": ("I cannot answer that.", "no_json"),
+    "nothing": ("", "no_json"),
+    "a bare number": ("10", "no_json"),
+    "duplicate key": ('{"score": 1, "score": 9}', "duplicate_key"),
+    "NaN": ('{"score": NaN}', "not_a_number"),
+    "Infinity": ('{"score": -Infinity}', "not_a_number"),
+    "1e400": ('{"score": 1e400}', "not_a_number"),
+    "5,000 digits": ('{"score": ' + "9" * 5000 + "}", "not_a_number"),
+    "depth 10,000": ("[" * 10_000 + "]" * 10_000, "too_deep"),
+    "50 MB": ('{"a": "' + "x y" * 17_000_000 + '"}', "too_large"),
+    "lone surrogate": ('{"a": "\\ud83d"}', "bad_character"),
+    "NUL": ('{"a": "\\u0000"}', "bad_character"),
+    "trailing comma": ('{"a": 1,}', "syntax"),
+    "endless white space": ('{"a": 1' + " " * 500, "loops"),
+    "placeholders": ('{"a": "' + "lorem " * 100 + '"}' + "..." * 200, "loops"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_must_be_refused(name: str) -> None:
+    """Bad inputs 2, 3, 14, 24: with a reason, and never with a RecursionError."""
+    text, why = UNREADABLE[name]
+    assert reason(text) == why
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1, "b": [1, 2,],}', {"a": 1, "b": [1, 2]}),
+        ("{'a': 'it''s', 'b': 'don't'}".replace("''", "'"), {"a": "it's", "b": "don't"}),
+        ('{"a": "two\nlines"}', {"a": "two\nlines"}),
+        ("{'say': 'a \"word\"'}", {"say": 'a "word"'}),
+    ],
+)
+def test_repair_is_asked_for_and_told(text: str, value: object) -> None:
+    assert reason(text) == "syntax"
+    read = read_json(text, repair=True)
+    assert (read.value, read.flags) == (value, ("repaired",))
+
+
+class Scored(BaseModel):
+    score: int = Field(ge=1, le=10)
+    verdict: Literal["better", "worse"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"score": "8", "verdict": "better"}', "score"),
+        ('{"score": 85, "verdict": "better"}', "score"),
+        ('{"score": 0, "verdict": "better"}', "score"),
+        ('{"score": 8.0, "verdict": "better"}', "score"),
+        ('{"score": 8, "verdict": "much better"}', "verdict"),
+        ('{"score": 8}', "verdict"),
+    ],
+)
+def test_a_schema_is_strict(text: str, why: str) -> None:
+    """Bad input 21: out of range is unreadable, never clamped and never a default (D8, D11)."""
+    with pytest.raises(Unreadable, match=f"schema: {why}"):
+        read_model(text, Scored)
+
+
+def test_a_schema_that_fits() -> None:
+    assert read_model('```json\n{"score": 8, "verdict": "worse"}\n```', Scored) == (
+        Scored(score=8, verdict="worse"),
+        (),
+    )
+
+
+COMMANDS = (
+    "beta bar binom boxed begin big bmod bullet bigcup bf frac forall flat frown fbox nabla neq neg not notin nexists "
+    "nleq rho right rangle ref rightarrow rceil rfloor root theta tau times text tan top tfrac textbf tilde triangle "
+    "therefore uparrow upsilon underline underbrace alpha sum sqrt pi int leq lambda cdot gamma delta epsilon infty "
+    "partial quad left ldots log sin cos in mathbb vec hat"
+).split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_latex_with_single_backslashes_survives(command: str) -> None:
+    """14.4: sixty commands and more, half of which a JSON parser would turn into control characters without a word."""
+    for after in ("{x}", " x", "_1", "", "^2 = \\" + command + "(y)"):
+        written = f'{{"a": "so \\{command}{after}", "b": 1}}'
+        read = read_json(written)
+        assert read.value == {"a": f"so \\{command}{after}", "b": 1}
+        assert read.flags == ("latex_fixed",)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_latex_written_correctly_is_left_alone(command: str) -> None:
+    value = {"a": f"so \\{command}{{x}}\nnext\tcell \\\\ end"}
+    read = read_json(json.dumps(value))
+    assert (read.value, read.flags) == (value, ())
+
+
+def test_kinds_mixed_in_one_string() -> None:
+    read = read_json(r'{"a": "\frac{1}{2} \alpha \times \nabla \, \u00e9 \uparrow \" \/ \n new"}')
+    assert read.value == {"a": '\\frac{1}{2} \\alpha \\times \\nabla \\, \u00e9 \\uparrow " / \n new'}
+
+
+@pytest.mark.parametrize(
+    "text", [r"one\nnext", r"a\tnumber", r"\n\nabout", r"x\rest", r"col\table", r"\n1", r"\t", r"a\nThe end"]
+)
+def test_real_white_space_stays(text: str) -> None:
+    assert read_json(f'{{"a": "{text}"}}').value == json.loads(f'{{"a": "{text}"}}')
+
+
+@pytest.mark.parametrize("text", [r"\nu = 3", r"x \to y", r"a \ne b"])
+def test_what_could_be_both_is_flagged_and_not_guessed(text: str) -> None:
+    read = read_json(f'{{"a": "{text}"}}')
+    assert read.flags == ("latex_ambiguous",)
+    assert read.value == json.loads(f'{{"a": "{text}"}}')
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="\x00")), inner)
+        ),
+        max_leaves=8,
+    )
+)
+def test_what_json_writes_is_read_back(value: object) -> None:
+    """Whatever a correct writer wrote comes back as it was, unless it holds a backslash command that is also a name."""
+    text = json.dumps({"a": value})
+    mended, flags = latex_mended(text)
+    if not flags:
+        assert mended == text
+    if not flags and not loops(text):
+        assert read_json(text).value == {"a": value}
+
+
+REFUSALS = [
+    "I'm sorry, but I can't help with that.",
+    "I’m sorry, but I can’t assist with that request.",
+    "I am sorry, I cannot provide instructions for that.",
+    "Sorry".replace("Sorry", "I'm really sorry, but I am unable to write this."),
+    "As an AI language model, I cannot provide medical advice.",
+    "I cannot fulfill your request. I am just an AI.",
+    "I can't help you create fake documents.",
+    "Unfortunately, I cannot assist with this.",
+    "I won't write that essay.",
+    "I'm not able to discuss this topic.",
+    "We are unable to answer that.",
+    "I must decline to answer.",
+]
+ANSWERS = [
+    "I'm sorry to hear that your cat is ill. Call a vet.",
+    "Sorry, I was wrong: the answer is 12.",
+    "I can help with that.",
+    "The hero says: I cannot help you, and leaves.",
+    "You cannot divide by zero, so there is no answer.",
+    "I can't believe it is already spring, she wrote.",
+    "I cannot stress enough that the answer is 4.",
+    "I'm sorry for the delay. Here is the code.",
+    "An AI cannot feel pain.",
+    "It won't work, because the list is empty.",
+    "As an AI language model would say: hello.",
+    "4",
+    "No.",
+]
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_refusals_are_told(text: str) -> None:
+    """Bad input 6."""
+    assert refuses(text)
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_answers_are_no_refusals(text: str) -> None:
+    assert not refuses(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("The list (a, b", True),
+        ('He said "go', True),
+        ("Tides are caused by the moon. The sun adds to them. In spring the two work toge", True),
+        ("The answer is 4.", False),
+        ("42", False),
+        ("wooded area", False),
+        ("Let f(x) = x^2. Then f(2) = 4.", False),
+    ],
+)
+def test_texts_that_look_cut(text: str, cut: bool) -> None:
+    """Bad input 26: legal JSON around a sentence without its end."""
+    assert (looks_cut(text) is not None) == cut

@@ -1,0 +1,154 @@
+"""The audit finds what was tampered with, and a row's trail leads back to its seed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.books import audit, why
+from stillhouse.errors import RecipeError
+from stillhouse.store import read_jsonl
+
+
+@pytest.fixture
+def copy(trial: Any, tmp_path: Path) -> Path:
+    shutil.copytree(trial.path, tmp_path / "run", ignore=shutil.ignore_patterns("students", "student"))
+    return tmp_path / "run"
+
+
+def lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
+
+
+def stamp(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_an_honest_run_balances(trial: Any) -> None:
+    found = audit(trial.path)
+    assert found["problems"] == []
+    assert found["balanced"]
+    rows = {row["step"]: (row["in"], row["kept"]) for row in found["steps"]}
+    assert rows["answers/00-file"] == rows["answers/02-quality.correct"] == rows["beliefs/02-feature.top_logprobs"]
+    assert rows["answers/00-file"] == (24, 24)
+
+
+ELICIT, SELECT = "answers/01-labeling.answer", "answers/02-quality.correct"
+TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a row removed": (
+        lambda run: lines(run / ELICIT / "out.jsonl", lambda rows: rows[:3] + rows[4:]),
+        "1 rows went in and neither came out nor were lost",
+    ),
+    "the last row removed": (
+        lambda run: lines(run / SELECT / "out.jsonl", lambda rows: rows[:-1]),
+        f"{SELECT}: the files hold 23 kept and {{}} lost, the stamp says 24 and {{}}",
+    ),
+    "a row written twice": (
+        lambda run: lines(run / SELECT / "out.jsonl", lambda rows: [*rows, rows[0]]),
+        f"{SELECT}: 1 rows share an id with another row",
+    ),
+    "a row kept and lost": (
+        lambda run: lines(
+            run / SELECT / "lost.jsonl",
+            lambda _: [json.dumps({"parent": first_id(run), "reason": "x", "state": "dropped", "slot": 0}) + "\n"],
+        ),
+        "1 rows are both kept and lost, or twice there",
+    ),
+    "a row from nowhere": (
+        lambda run: lines(
+            run / SELECT / "out.jsonl", lambda rows: [rows[0].replace(first_id(run), "f" * 16), *rows[1:]]
+        ),
+        f"{SELECT}: 1 rows came from nowhere, for example {'f' * 16}",
+    ),
+    "another parent": (
+        lambda run: lines(
+            run / ELICIT / "out.jsonl", lambda rows: [rows[0].replace(seed_id(run), "e" * 16), *rows[1:]]
+        ),
+        f"{ELICIT}: 1 rows came from nowhere",
+    ),
+    "an edited stamp": (
+        lambda run: stamp(run / ELICIT / "stamp.json", out=23),
+        f"{ELICIT}: the files hold 24 kept and {{}} lost, the stamp says 23",
+    ),
+    "a reason made up": (
+        lambda run: stamp(run / SELECT / "stamp.json", lost={"too_long": 1}),
+        "the stamp says 24 and {'too_long': 1}",
+    ),
+    "no stamp": (lambda run: (run / SELECT / "stamp.json").unlink(), f"{SELECT}: not finished (no stamp)"),
+    "an edited manifest": (
+        lambda run: stamp(
+            run.parent / "manifest.json",
+            steps=[
+                s | {"out": 7} if s["step"].startswith("02-q") else s
+                for s in json.loads((run.parent / "manifest.json").read_text())["steps"]
+            ],
+        ),
+        f"manifest.json and the folders disagree about {SELECT}",
+    ),
+    "a branch too many": (
+        lambda run: shutil.copytree(run / "answers", run / "spare"),
+        "manifest.json and the folders disagree about spare/",
+    ),
+    "a run that stopped": (
+        lambda run: stamp(run.parent / "manifest.json", state="failed"),
+        "the run is not done (state: failed)",
+    ),
+}
+
+
+def first_id(run: Path) -> str:
+    return next(row["id"] for _, row in read_jsonl(run / ELICIT / "out.jsonl"))
+
+
+def seed_id(run: Path) -> str:
+    return next(row["id"] for _, row in read_jsonl(run / "answers/00-file/out.jsonl"))
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_the_audit_finds(what: str, copy: Path) -> None:
+    change, said = TAMPERED[what]
+    change(copy / "knowledge")
+    found = audit(copy)
+    assert not found["balanced"]
+    assert any(said in problem for problem in found["problems"]), found["problems"]
+
+
+def test_why_leads_from_a_belief_to_its_seed(trial: Any) -> None:
+    last = trial.records("beliefs")[5]
+    trail = why(trial.path, last.id)
+    assert [entry["step"] for entry in trail] == [
+        "beliefs/00-file", "beliefs/01-labeling.answer", "beliefs/02-feature.top_logprobs",
+    ]  # fmt: skip
+    assert trail[0]["prompt"][0]["content"] == "What is 5 plus 11?"
+    assert trail[1]["keys"]
+    assert (trail[1]["teacher"], trail[2]["teacher"]) == ("main", "pocket")
+    assert why(trial.path, last.id[:12]) == trail
+
+
+def test_why_says_where_a_row_was_lost(copy: Path) -> None:
+    lost = copy / "knowledge" / SELECT / "lost.jsonl"
+    row = {
+        "parent": first_id(copy / "knowledge"),
+        "reason": "wrong",
+        "state": "dropped",
+        "slot": 0,
+        "detail": "",
+        "keys": [],
+    }
+    lost.write_text(json.dumps(row) + "\n")
+    lines(copy / "knowledge" / SELECT / "out.jsonl", lambda rows: rows[1:])
+    trail = why(copy, row["parent"])
+    assert [(entry["step"], entry["state"]) for entry in trail if entry["step"].startswith("answers")][-1] == (
+        SELECT,
+        "dropped",
+    )
+
+
+def test_why_asks_for_more_of_an_id_that_begins_several(trial: Any) -> None:
+    with pytest.raises(RecipeError, match="no row 'zz'"):
+        why(trial.path, "zz")
+    with pytest.raises(RecipeError, match=r"begins \d+ ids"):
+        why(trial.path, "")
