@@ -52,7 +52,7 @@ def test_what_only_tells_imports_nothing_heavy(words: list[str]) -> None:
     loaded = set(found.stderr.split())
     heavy = {"torch", "transformers", "datasets", "openai", "peft", "accelerate", "pandas", "pyarrow", "scipy", "sympy"}
     assert loaded & heavy == set()
-    if "--help" in words:
+    if words == ["--help"]:
         assert loaded & {"pydantic", "jinja2", "yaml", "safetensors"} == set()
 
 

@@ -101,6 +101,12 @@ def test_set_reaches_everything(tmp_path: Path) -> None:
     assert (found.teachers["new"].backend, found.budget) == ("pocket", "5usd")
 
 
+def test_null_leaves_a_part_out(tmp_path: Path) -> None:
+    text = MINIMAL + "student: {model: pocket}\ntrain: {objectives: [{do: a, on: answers}]}\nevaluate: [{do: qa}]\n"
+    found = loaded(tmp_path, text, "train=null", "student=null", "evaluate=null").recipe
+    assert (found.train, found.student, found.evaluate) == ([], None, [])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

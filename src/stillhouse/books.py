@@ -59,7 +59,7 @@ def _conserved(
     """A selector passes rows on under their own ids; an elicitor's rows name the rows they were born from."""
     accounted: dict[str, int] = {}
     for identity, parents in kept:
-        for parent in (identity,) if stamp["kind"] in ("select", "keep") else parents:
+        for parent in (identity,) if stamp["kind"] in ("select", "keep", "without") else parents:
             accounted[parent] = accounted.get(parent, 0) + 1
     for row in lost:
         accounted[row["parent"]] = accounted.get(row["parent"], 0) + 1
@@ -68,7 +68,7 @@ def _conserved(
         yield f"{name}: {len(missing)} rows went in and neither came out nor were lost, for example {min(missing)}"
     if unknown:
         yield f"{name}: {len(unknown)} rows came from nowhere, for example {min(unknown)}"
-    if stamp["kind"] in ("select", "keep"):
+    if stamp["kind"] in ("select", "keep", "without"):
         twice = [identity for identity, times in accounted.items() if times != 1]
         if twice:
             yield f"{name}: {len(twice)} rows are both kept and lost, or twice there, for example {min(twice)}"

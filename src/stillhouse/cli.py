@@ -33,7 +33,7 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
 ) -> None:
     """Distil the embedded teacher into a student and measure whether it helped."""
-    _run("demo", [], out, limit, None)
+    _run("demo", [], out, limit)
 
 
 @app.command()
@@ -122,9 +122,12 @@ def run(
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Where the run goes (default: runs/NAME).")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+    without_teacher: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Train without a teacher's rows.")
+    ] = None,
 ) -> None:
     """Run a recipe; the same command again resumes it."""
-    _run(recipe, changes or [], out, limit, None)
+    _run(recipe, changes or [], out, limit, tuple(without_teacher or ()))
 
 
 @app.command()
@@ -196,13 +199,13 @@ def chat(run: RunFolder) -> None:
     talk(load_run(run).student)
 
 
-def _run(recipe: str, changes: list[str], out: Path | None, limit: int | None, budget: str | None) -> None:
+def _run(recipe: str, changes: list[str], out: Path | None, limit: int | None, without: tuple[str, ...] = ()) -> None:
     from stillhouse.catalogue import compared, score_lines
     from stillhouse.recipe import load_recipe
     from stillhouse.run import Options, execute
 
     command = " ".join(["still", *sys.argv[1:]])
-    done = execute(load_recipe(recipe, changes), out, Options(limit=limit, budget=budget, command=command))
+    done = execute(load_recipe(recipe, changes), out, Options(limit=limit, without=without, command=command))
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))
     typer.echo(f"report: {done.report}")

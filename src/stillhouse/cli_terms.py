@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillhouse.errors import RecipeError, StillhouseError, TermsRefused, TermsUnknown, nearest
+from stillhouse.errors import RecipeError, StillhouseError, TermsRefused, TermsUnknown
 
 if TYPE_CHECKING:
     from stillhouse.compliance.registry import Registry
@@ -107,9 +108,9 @@ def show(
         known, today = _known(registry)
         found = [known.by_id[name]] if name in known.by_id else list(known.speaking_of(name))
         if not found:
-            raise RecipeError(
-                f"no record {name!r}, and none speaks of a model or data set of that name; {nearest(name, known.by_id)}"
-            )
+            near = get_close_matches(name, known.by_id, n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else "`still terms list` shows all"
+            raise RecipeError(f"no record {name!r}, and none speaks of a model or data set of that name; {hint}")
         if as_json:
             rows = [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in found]
             typer.echo(json.dumps(rows))

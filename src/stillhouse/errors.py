@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN = 24  # names that one sentence can carry
+
 
 class StillhouseError(Exception):
     """Something a person can act on: one sentence saying what is wrong, where, and what to write instead."""
@@ -51,8 +53,9 @@ class GoalNotMet(StillhouseError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known ones, then all of them."""
+    """The end of a sentence about an unknown name: the nearest known ones, then all of them, or the first of very many."""
     known = sorted(known)
     near = get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return f"{hint}known: {', '.join(known) or 'none'}"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"{hint}known: {', '.join(known[:_SHOWN]) or 'none'}{more}"

@@ -187,7 +187,8 @@ def load_recipe(
         data, folder = read_yaml(path), path.parent.resolve()
     for change in changes:
         data = _changed(data, change)
-    data = resolved_paths(data, folder)
+    # as in an arm, null leaves a part of the recipe out: --set train=null
+    data = resolved_paths({key: value for key, value in data.items() if value is not None}, folder)
     return Loaded(recipe=build(data, "recipe"), folder=folder, data=data)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stillhouse.reporting.cards import write_model_card
 from stillhouse.reporting.pages import write_page
 from stillhouse.reporting.reading import read_run
 
@@ -9,9 +10,10 @@ __all__ = ["write_report"]
 
 
 def write_report(run: Path) -> Path:
-    """Writes the report of a run folder, finished or not, and the cards beside its student and its data.
+    """Writes the report of a run folder, finished or not, and the card of its student.
 
     Returns where the report lies. Raises `RecipeError` when the folder holds no manifest.
     """
     facts = read_run(run)
+    write_model_card(facts)
     return write_page(facts)

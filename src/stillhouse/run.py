@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from stillhouse.check import check
-from stillhouse.errors import RecipeError, RunFailed, StillhouseError
+from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
 from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
 from stillhouse.resolve import PACKAGE, locate
@@ -37,6 +37,7 @@ class Options:
 
     limit: int | None = None
     budget: str | None = None
+    without: tuple[str, ...] = ()
     quiet: bool = False
     command: str = ""
 
@@ -100,7 +101,10 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
     """Runs every stage. Whatever stops it, what was made is kept and the same command goes on from there."""
     folder = out or Path("runs") / loaded.recipe.name
     check(loaded, limit=options.limit)
-    terms = terms_of(loaded)
+    for name in options.without:
+        if name not in {each for recipe in loaded.arms().values() for each in recipe.teachers}:
+            raise RecipeError(f"--without-teacher {name}: no such teacher; {nearest(name, loaded.recipe.teachers)}")
+    terms = terms_of(loaded, without=options.without)
     verdict = terms.before_spending()
     with _writing_said(folder):
         _made(folder)
@@ -246,6 +250,7 @@ class _Stages:
                         Teachers(recipe, self.calls),
                         self.progress,
                         self.options.limit,
+                        self.options.without,
                     )
                     try:
                         last = work.branch(name, branch, place)

@@ -98,6 +98,7 @@ class Knowledge:
     teachers: Teachers
     progress: Progress
     limit: int | None = None
+    without: tuple[str, ...] = ()  # teachers whose rows are left out of the last step
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def branch(self, name: str, branch: Branch, place: str) -> Path:
@@ -143,6 +144,8 @@ class Knowledge:
     def _planned(self, name: str, branch: Branch, home: Path, keep: int | None) -> Iterator[Step]:
         entries: list[tuple[str, Entry]] = [("seeds", branch.seeds)]
         entries += [("elicit", entry) for entry in branch.elicit] + [("select", entry) for entry in branch.select]
+        if self.without:
+            entries.append(("without", Entry.model_validate({"do": "without", "teachers": list(self.without)})))
         if keep is not None:
             entries.append(("keep", Entry.model_validate({"do": "keep", "rows": keep})))
         for number, (kind, entry) in enumerate(entries):
@@ -214,6 +217,9 @@ class Knowledge:
         if step.kind == "keep":
             assert source is not None
             return _first(source, step.entry.knobs["rows"])
+        if step.kind == "without":
+            assert source is not None
+            return _without(source, step)
         function = self.bound(step.kind, step.entry, step.where)
         if step.kind == "seeds":
             return islice(function(), limit)
@@ -256,7 +262,7 @@ class Knowledge:
         return max((self.teachers.ask(name, entry.sampling).sampling.n for name in names), default=1)  # type: ignore[attr-defined]
 
     def _code(self, step: Step) -> list[str]:
-        if step.kind == "keep":
+        if step.kind in ("keep", "without"):
             return []
         entries = [(step.kind, step.entry)]
         for key, value in step.entry.knobs.items():
@@ -293,6 +299,17 @@ def _column(record: Record, column: str, names: Sequence[str], where: str) -> st
 def _first(source: Records, rows: int) -> Iterator[Result]:
     for number, record in enumerate(source):
         yield record if number < rows else Lost(record.id, "beyond_keep")
+
+
+def _without(source: Records, step: Step) -> Iterator[Result]:
+    """The rows that none of the named teachers made or had a part in, by their whole ancestry."""
+    from stillhouse.compliance.lineage import touched
+
+    named = set(step.entry.knobs["teachers"])
+    earlier = sorted(path for path in step.folder.parent.glob("*/out.jsonl") if path.parent.name < step.name)
+    gone = touched(earlier, named)
+    for record in source:
+        yield Lost(record.id, "without_teacher") if record.id in gone else record
 
 
 def _stamp(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 What the terms say lies in `compliance/`; this file only tells it what a recipe and its rows are made of.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,19 @@ class Terms:
         return rows, human
 
 
-def terms_of(loaded: Loaded) -> Terms:
-    """One plan for all arms: every teacher, source of seeds and student that any of them names."""
+def terms_of(loaded: Loaded, *, without: Sequence[str] = ()) -> Terms:
+    """One plan for all arms: every teacher, source of seeds and student that any of them names.
+
+    A teacher in `without` drops out: none of its rows is trained on.
+    """
     registry = registry_for(loaded.folder)
     recipes = list(loaded.arms().values())
-    teachers = {(name, str(entry)): _teacher(name, entry) for each in recipes for name, entry in each.teachers.items()}
+    teachers = {
+        (name, str(entry)): _teacher(name, entry)
+        for each in recipes
+        for name, entry in each.teachers.items()
+        if name not in without
+    }
     seeds = {str(b.seeds): _seeds(b.seeds) for each in recipes for b in each.knowledge.values()}
     first = loaded.recipe
     plan = plan_of(

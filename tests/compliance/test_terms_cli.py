@@ -88,11 +88,15 @@ def test_unreadable_plans_exit_2_without_json(text, said):
 
 
 def test_odd_characters_in_a_plan_neither_break_nor_move_the_output():
-    text = EMPTY.replace("[]", '[{"model": "a\\u001b[2J\\ud800", "access": "weights"}]', 1) % '{"purpose": "research"}'
+    teacher = '[{"model": "a%s", "access": "weights"}]'
+    text = EMPTY.replace("[]", teacher % "\\u001b[2J", 1) % '{"purpose": "research"}'
     done = still_terms("check", "-", input=text)
     assert done.exit_code == 4
     assert "\x1b" not in done.stdout
     assert json.loads(still_terms("check", "-", "--json", input=text).stdout)["codes"] == ["NO_RECORD"]
+    broken = still_terms("check", "-", input=text.replace("\\u001b", "\\ud800"))
+    assert broken.exit_code == 2
+    assert "teachers.0.model" in broken.stderr
 
 
 def test_missing_files_exit_2(tmp_path, plan):

@@ -241,7 +241,7 @@ def test_r11_inherited_records_bring_their_duties():
 def test_r11_a_duty_of_scale(licensee, codes):
     decision = decide(weights("moonshotai/Kimi-K2-Instruct"), purpose="commercial_product", licensee=licensee)
     assert set(decision.codes) == codes
-    assert all(a.strength == "precautionary" for a in decision.obligations)
+    assert all(a.strength == "precautionary" for a in decision.obligations if a.code.startswith("UI_NAME"))
 
 
 # R12 to R17 -------------------------------------------------------------------------------------------------------

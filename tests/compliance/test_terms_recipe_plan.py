@@ -247,6 +247,10 @@ def test_a_run_is_judged_on_its_own_day_or_later():
         (lambda: plan({**POCKET, "terms": {"record": "MIT AND"}}), "is not a licence expression"),
         (lambda: plan({**POCKET, "terms": {"record": "GPL-3.0-only"}}), "neither a record nor a plain licence"),
         (lambda: plan({**POCKET, "terms": {"record": "data.gsm8k"}}), "is about a dataset"),
+        (
+            lambda: plan({**POCKET, "terms": {"record": "meta.lama3@2024-04-18"}}),
+            "did you mean 'meta.llama3@2024-04-18'",
+        ),
     ],
 )
 def test_mistakes_in_a_recipe_are_one_sentence(make, said):

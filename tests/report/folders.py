@@ -176,7 +176,7 @@ def run_folder(home: Path, *, items: int = 40, **changes: Any) -> Path:
     (run / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     write(run / "manifest.json", manifest(**changes))
     write(run / "evaluate" / "scores.json", scores())
-    (run / "student").mkdir()
+    (run / "student").mkdir(exist_ok=True)
     who: list[tuple[str, int | None, int]] = [("base", None, 7), ("teacher:big", None, 1)]
     who += [(arm, seed, every) for arm, every in (("control", 4), ("text", 3), ("beliefs", 2)) for seed in (0, 1)]
     for arm, seed, every in who:

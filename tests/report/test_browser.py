@@ -50,7 +50,8 @@ def _low_contrast(page: Any) -> list[Any]:
     return page.value("""
       (() => {
         const light = rgb => {
-          const [r, g, b] = rgb.match(/[\\d.]+/g).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+          const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+          const [r, g, b] = rgb.match(/[\\d.]+/g).map(v => linear(v / 255));
           return 0.2126 * r + 0.7152 * g + 0.0722 * b;
         };
         const paper = light(getComputedStyle(document.body).backgroundColor);

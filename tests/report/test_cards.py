@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from stillhouse.reporting.cards import data_card, model_card, write_cards
+from stillhouse.reporting.cards import data_card, model_card, write_data_card, write_model_card
 from stillhouse.reporting.reading import read_run
 
 from . import folders
@@ -68,7 +68,7 @@ def test_no_folder_of_this_machine_is_handed_out(run_folder: Path) -> None:
     terms = {
         "verdict": "permit",
         "card": {
-            "fields": {"base_model": "/home/someone/models/base", "base_model_relation": "finetune", "datasets": ["/data/seeds.jsonl"]},
+            "fields": {"base_model": "/home/someone/models/base", "datasets": ["/data/seeds.jsonl"]},
             "model_card": "Starting weights: /home/someone/models/base. Data: /data/seeds.jsonl.",
         },
     }  # fmt: skip
@@ -107,14 +107,14 @@ def test_names_from_outside_do_not_break_tables_or_front_matter(run_folder: Path
 
 
 def test_cards_are_written_beside_what_they_describe(run_folder: Path) -> None:
+    facts = read_run(run_folder)
+    assert write_data_card(facts) is None, "no folder of data"
     (run_folder / "knowledge").mkdir()
-    assert write_cards(read_run(run_folder)) == [
-        run_folder / "student" / "README.md",
-        run_folder / "knowledge" / "README.md",
-    ]
+    assert write_data_card(facts) == run_folder / "knowledge" / "README.md"
+    assert write_model_card(facts) == run_folder / "student" / "README.md"
     (run_folder / "student" / "README.md").unlink()
     (run_folder / "student").rmdir()
-    assert write_cards(read_run(run_folder)) == [run_folder / "knowledge" / "README.md"]
+    assert write_model_card(facts) is None, "no student"
 
 
 def test_a_run_without_scores_has_a_card_without_an_index(run_folder: Path) -> None:

@@ -147,7 +147,7 @@ def test_answers_are_taken_from_every_kind_in_turn(run_folder: Path) -> None:
     }  # fmt: skip
     taken = [each.group for each in found]
     assert len(found) == 10
-    assert {kind: taken.count(kind) for kind in counts} == {"gained": 4, "lost": 2, "both right": 2, "both wrong": 2}
+    assert {kind: taken.count(kind) for kind in counts} == {"gained": 3, "lost": 2, "both right": 2, "both wrong": 3}
     assert all(set(each.answers) == {"base", "beliefs-1"} for each in found)
     assert len({each.item for each in found}) == 10
     again, _ = answered_alike(run_folder, "qa", ["base", "beliefs-1"], "beliefs-1")
@@ -158,7 +158,8 @@ def test_the_page_tells_rows_costs_tokens_and_how_to_run_again(run_folder: Path)
     shown = " ".join("".join(Reader(page_of(run_folder)).texts).split())
     for said in (
         "still run arithmetic.yaml", "1x H200", "torch 2.13.0", "Terms check: not checked", "research; hands out weights",
-        "$1.31 (answers from the store once cost $1.25)", "30 truncated, 10 refused", "equally many tokens", "openai example-large",
+        "$1.31 (answers from the store once cost $1.25)", "30 truncated, 10 refused", "equally many tokens",
+        "openai example-large",
         # 1.31 and 2.56 dollars over 1000 + 700 + 960 kept rows
         "Per kept example: $0.00049 spent in this run, $0.00096 counting what its stored answers once cost",
     ):  # fmt: skip

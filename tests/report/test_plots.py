@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ def test_ticks_are_round_rise_and_cover_the_range(one: float, other: float) -> N
     assert 2 <= len(found) <= 9
     assert found[0] <= low + slack
     assert found[-1] >= high - slack
-    steps = [b - a for a, b in zip(found, found[1:])]
+    steps = [b - a for a, b in pairwise(found)]
     assert max(steps) - min(steps) <= 1e-6 * max(steps[0], 1)
     if low < 0 < high:
         assert any(abs(tick) <= 1e-9 * max(steps[0], 1) for tick in found)

@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from stillhouse.report import write_report
-from stillhouse.reporting.cards import write_cards
-from stillhouse.reporting.reading import branches_of, read_run, role_of
-from stillhouse.reporting.verdict import headline
+from stillhouse.reporting.cards import write_data_card
+from stillhouse.reporting.reading import branches_of, read_run
+from stillhouse.reporting.verdict import headline, role_of
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_real_run_gets_report_and_cards(copied: Path) -> None:
     assert page.count('class="plot losses"') == 2
     assert page.count('class="plot intervals"') == 2
     assert page.count("<article") > 0
-    write_cards(read_run(copied))
+    write_data_card(read_run(copied))
     model = ModelCard.load(copied / "student" / "README.md")
     assert model.data.eval_results is not None
     assert str(copied) not in str(model)

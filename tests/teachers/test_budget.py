@@ -76,7 +76,7 @@ def test_a_budget_smaller_than_one_worst_case_starts_nothing() -> None:
 
 def test_waiting_is_not_refusing() -> None:
     """A worst case that pre-fills the budget delays the work and does not starve it."""
-    purse, rows = simulate("hard", 2.5 * WORST.usd, out=64, lengths=lambda: 10)
+    _, rows = simulate("hard", 2.5 * WORST.usd, out=64, lengths=lambda: 10)
     assert rows > 1000
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.records import Message, user
@@ -103,6 +103,7 @@ def test_dropped_parameters_leave_the_key() -> None:
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), texts), max_size=3), st.data())
 def test_key_is_injective_on_messages(turns: list[tuple[str, str]], data: st.DataObject) -> None:
     """Moving a border between two messages is another request, whatever characters they hold (D1)."""

@@ -27,7 +27,7 @@ def teacher_at(wire: str, url: str, **knobs: Any) -> Any:
     return openai.Teacher(model="fake", base_url=url, api=wire, **knobs)
 
 
-def prompts(*texts: str, sampling: Sampling = Sampling(temperature=1.0, max_tokens=40)) -> list[Request]:  # noqa: B008
+def prompts(*texts: str, sampling: Sampling = Sampling(temperature=1.0, max_tokens=40)) -> list[Request]:
     return [Request(user(text), sampling) for text in texts]
 
 

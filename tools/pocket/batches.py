@@ -15,6 +15,9 @@ from tools.pocket.chat import encode
 from tools.pocket.item import Draw
 from tools.pocket.mixture import books, items
 
+# Pools in which half the tokens drill copying: before them the teacher knew the answers' form, but not whom to name.
+DRILLS = range(32, 40)
+
 Sequence = tuple[list[int], list[bool]]
 
 
@@ -35,15 +38,18 @@ class Source:
         draw = Draw(self.seed * 1_000_003 + number)
         if not self.skills:
             return [self.window(draw, 128) for _ in range(1600)]
-        examples = encode(self.tokenizer, list(islice(items(draw), 1600)))
+        drill = number in DRILLS
+        examples = encode(self.tokenizer, list(islice(items(draw), 800 if drill else 1600)))
         long = [self.window(draw, 512) for _ in range(8)]
+        if drill:
+            return examples + long + [self.window(draw, 128, repeats=0.9) for _ in range(800)]
         return examples + long + [self.window(draw, 128) for _ in range(100)]
 
-    def window(self, draw: Draw, length: int) -> Sequence:
+    def window(self, draw: Draw, length: int, *, repeats: float = 0.5) -> Sequence:
         """Many windows say a short piece over and over: that teaches to copy, which plain text teaches very slowly."""
         start = draw.randrange(len(self.book_ids) - length)
         ids = self.book_ids[start : start + length]
-        if draw.chance(0.5):
+        if draw.chance(repeats):
             piece = ids[: draw.randint(4, 24)]
             ids = (piece * (length // len(piece) + 1))[:length]
         return ids, [False] + [True] * (length - 1)

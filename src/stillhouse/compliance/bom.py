@@ -60,10 +60,7 @@ def _student(decision: Decision, plan: Plan, name: str, version: str, manifest_s
         "properties": [
             {"name": "stillhouse:verdict", "value": decision.verdict},
             {"name": "stillhouse:as-of", "value": decision.as_of.isoformat()},
-            *(
-                {"name": "stillhouse:obligation", "value": code}
-                for code in sorted({a.code for a in decision.obligations})
-            ),
+            *({"name": "stillhouse:obligation", "value": code} for code in sorted({a.code for a in decision.carried})),
             *({"name": "stillhouse:override", "value": f"{o.basis} {o.date}"} for o in decision.overrides),
         ],
     }

@@ -37,7 +37,7 @@ def model_card_fields(
     out["distillation"] = {
         "teachers": _teachers(decision, plan, rows or {}),
         "verdict": decision.verdict,
-        "obligations": sorted({a.code for a in decision.obligations}),
+        "obligations": sorted({a.code for a in decision.carried}),
         "declared_use": {"purpose": plan.use.purpose, "distributes": sorted(plan.use.distributed)},
         "override": [o.as_dict() for o in decision.overrides],
         "registry": f"{decision.registry['version']} sha256:{decision.registry['sha256'][:16]}",
@@ -101,7 +101,7 @@ def _count(rows: int | None) -> str:
 
 def _duties(decision: Decision, registry: Registry) -> list[str]:
     out = []
-    for a in decision.obligations:
+    for a in decision.carried:
         record = registry.by_id.get(a.record or "")
         clause = f", {record.locator}" if record and record.locator else ""
         read = f", read {record.read}" if record and record.read else ""
@@ -113,7 +113,7 @@ def _duties(decision: Decision, registry: Registry) -> list[str]:
 def _downstream(a: Active) -> str:
     stem = a.code.partition(":")[0]
     travels = ("PASS_THROUGH", "NAME_PREFIX", "LICENCE_COPY", "NOTICE_FILE", "AUP", "FIELD_OF_USE", "BUILT_WITH")
-    return " Who passes this model on has the same duty." if stem in travels else ""
+    return " Tell whoever receives this model." if stem in travels else ""
 
 
 def _to_display(decision: Decision) -> list[str]:
@@ -159,7 +159,7 @@ def data_card_fields(decision: Decision, plan: Plan) -> dict[str, Any]:
     out["distillation"] = {
         "teachers": _teachers(decision, plan, {}),
         "verdict": decision.verdict,
-        "obligations": sorted({a.code for a in decision.obligations}),
+        "obligations": sorted({a.code for a in decision.carried}),
         "as_of": decision.as_of.isoformat(),
     }
     return out

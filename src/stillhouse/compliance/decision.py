@@ -126,6 +126,17 @@ CODES: dict[str, tuple[Class, str]] = {
 }
 
 
+# asked of whoever runs it, before anything is handed on
+HOMEWORK = (
+    "CONFIRM_SOURCE",
+    "DECLARE",
+    "EVAL_ONLY_SEPARATION",
+    "LICENCE_CHOICE_CONFLICT",
+    "NAME_CONFLICT",
+    "PII_REVIEW",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a code was emitted. `record` to `read` are None only where the code rests on the plan alone."""
@@ -211,6 +222,11 @@ class Decision:
     lifted: tuple[Reason, ...] = ()
     overrides: tuple[Override, ...] = ()
     ignored: tuple[str, ...] = field(default=())  # why an acknowledgment did nothing
+
+    @property
+    def carried(self) -> tuple[Active, ...]:
+        """The duties that go out with the work; what was asked of the publisher alone stays behind."""
+        return tuple(a for a in self.obligations if a.code.partition(":")[0] not in HOMEWORK)
 
     def records_about(self, subject: str) -> list[str]:
         """The ids of the records that govern a subject such as `teacher:<model>`."""

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from datetime import date
 
-from stillhouse.compliance import rules
+from stillhouse.compliance import rules, whole
 from stillhouse.compliance.decision import Active, Decision, Reason, class_of, rank, verdict_of
-from stillhouse.compliance.licences import is_plain_public, share_alike_family
 from stillhouse.compliance.plan import Dataset, OwnRights, Plan, Teacher
 from stillhouse.compliance.registry import Registry
 from stillhouse.compliance.rules import Findings, Situation
@@ -35,10 +34,10 @@ def evaluate(plan: Plan, registry: Registry, today: date | None = None) -> Decis
     edges.base(plan)
     for dataset in plan.datasets:
         edges.dataset(dataset)
-    _merging(plan, registry, out)
-    _name_and_licence(plan, registry, out)
-    _screening(plan, out)
-    _changed(plan, out)
+    whole.merging(plan, registry, out)
+    whole.name_and_licence(plan, registry, out)
+    whole.screening(plan, out)
+    whole.changed(plan, out)
     return _decision(plan, registry, as_of, out)
 
 
@@ -272,72 +271,3 @@ def _families(plan: Plan, registry: Registry) -> frozenset[str]:
     if not records and base.own_rights and base.own_rights.complete:
         records = [r for id in base.own_rights.built_on or () for r in registry.find(id, "weights")]
     return frozenset(part.family for r in records for part in _chain(registry, r) if part.family)
-
-
-def _merging(plan: Plan, registry: Registry, out: Findings) -> None:
-    """R14: licences that cannot live in one published work."""
-    sets = [
-        (f"dataset:{d.id}", record)
-        for d in plan.datasets
-        if d.role == "train"
-        for record in registry.find(d.id, "dataset")
-        if not record.unread
-    ]
-    if plan.use.outputs_published:
-        for subject, record in sets:
-            if part := record.condition("no_derivatives"):
-                out.found("ND_ADAPTED", subject, record, part)
-    if "merged_dataset" not in plan.use.distributed:
-        return
-    alike = [(subject, record, family) for subject, record in sets if (family := _share_alike(record))]
-    limited = [record for _, record in sets if record.condition("noncommercial")]
-    for subject, record, _ in alike:
-        # a BY-NC-SA set carries the limit itself; the conflict is with sets whose licence forbids adding it
-        if limited and not record.condition("noncommercial"):
-            out.found("SA_NC_CONFLICT", subject, record)
-    if len({family for _, _, family in alike}) > 1:
-        for subject, record, _ in alike:
-            out.found("SA_MIX_UNSETTLED", subject, record)
-
-
-def _share_alike(record: TermsRecord) -> str | None:
-    if not any(o.code == "SHARE_ALIKE" for o in record.obligations):
-        return None
-    return share_alike_family(record.own_licence or record.spdx or "") or record.id
-
-
-def _name_and_licence(plan: Plan, registry: Registry, out: Findings) -> None:
-    """R15: the student's name and licence against what is active."""
-    passing = [a for a in out.active if a.code.startswith("PASS_THROUGH:")]
-    carried = [registry.by_id[a.record] for a in passing if a.record]
-    known = [n for r in carried for n in (r.hf_license, r.spdx) if n]
-    licence = plan.use.student_licence
-    if passing and licence and is_plain_public(licence, known):
-        out.plain("LICENCE_CHOICE_CONFLICT", "use.student_licence")
-    name = (plan.use.student_name or "").rpartition("/")[2]
-    for duty in out.active if name else ():
-        stem, _, what = duty.code.partition(":")
-        wrong_start = stem == "NAME_PREFIX" and not _squeezed(name).startswith(_squeezed(what))
-        wrong_mark = stem == "TRADEMARK" and _squeezed(what).lower() in _squeezed(name).lower()
-        if wrong_start or wrong_mark:
-            out.plain("NAME_CONFLICT", "use.student_name")
-
-
-def _squeezed(name: str) -> str:
-    """Names on hubs hold no spaces: `Llama-3-x` begins with “Llama 3”."""
-    return name.replace(" ", "-").replace("_", "-")
-
-
-def _screening(plan: Plan, out: Findings) -> None:
-    """R16."""
-    for point, counts in plan.use.screening.items():
-        if counts.secrets:
-            out.plain(f"SECRET_FOUND:{point}", f"screening:{point}")
-        if counts.pii and not counts.pii_redacted:
-            out.plain(f"PII_REVIEW:{point}", f"screening:{point}")
-
-
-def _changed(plan: Plan, out: Findings) -> None:
-    """R17."""
-    if plan.use.planned is not None and plan.use.planned.decisive != plan.use.decisive:
-        out.plain("USE_CHANGED", "use.planned")

@@ -7,7 +7,7 @@ from stillhouse.compliance.decision import NOTICE, Active, Decision, Reason, cla
 from stillhouse.compliance.registry import Registry
 from stillhouse.compliance.terms import TermsRecord
 
-__all__ = ["ageing", "alternatives", "lines", "summary", "ways_on"]
+__all__ = ["ageing", "alternatives", "lines", "record_lines", "summary", "ways_on"]
 
 SHOWN = 3
 

@@ -5,19 +5,19 @@ of a registry row that was read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from stillhouse.compliance.licences import alternatives, normal
+from stillhouse.compliance import stated
 from stillhouse.compliance.plan import Plan, Teacher, parse_plan
-from stillhouse.compliance.registry import Licence, Registry, builtin
-from stillhouse.compliance.terms import Condition, Obligation, Pattern, TermsRecord
+from stillhouse.compliance.registry import Registry, builtin
+from stillhouse.compliance.stated import Kind
+from stillhouse.compliance.terms import TermsRecord
 from stillhouse.errors import RecipeError, nearest
 
 __all__ = ["access_of", "card_licence", "plan_of"]
@@ -46,7 +46,6 @@ USE_KEYS = (
     "as_of",
 )
 TERMS_KEYS = ("record", "own_rights", "access", "routed_to", "obtained_on", "obtained_by")
-Kind = Literal["weights", "dataset"]
 
 
 def plan_of(
@@ -117,8 +116,8 @@ def card_licence(folder: Path) -> str | None:
         front = yaml.safe_load(text[4:].partition("\n---")[0])
     except yaml.YAMLError:
         return None  # a card that cannot be read states nothing
-    stated = front.get("license") if isinstance(front, dict) else None
-    return stated if isinstance(stated, str) else None
+    licence = front.get("license") if isinstance(front, dict) else None
+    return licence if isinstance(licence, str) else None
 
 
 def _is_local(host: str) -> bool:
@@ -167,11 +166,11 @@ class _Rows:
         return [row]
 
     def _access(self, spec: Mapping[str, Any], terms: Mapping[str, Any], where: str) -> str:
-        stated = self.registry.by_id.get(str(terms.get("record")))
-        if stated and stated.kind in ("contract", "host"):
-            return next((a for a in stated.access if a != "incorporated"), "api:unknown")
+        record = self.registry.by_id.get(str(terms.get("record")))
+        if record and record.kind in ("contract", "host"):
+            return next((a for a in record.access if a != "incorporated"), "api:unknown")
         backend = spec["backend"]
-        if backend == "student" or (stated and backend == "recorded"):
+        if backend == "student" or (record and backend == "recorded"):
             return "weights"
         if backend != "recorded":
             return access_of(backend, spec.get("base_url"), self.registry)
@@ -244,12 +243,14 @@ class _Rows:
     ) -> None:
         """Puts what the recipe or a model card states beside the row: own rights, a record, or a plain licence."""
         if "own_rights" in terms:
-            stated = terms["own_rights"]
-            row["own_rights"] = _own_rights(stated, []) if isinstance(stated, str) else stated
+            own = terms["own_rights"]
+            row["own_rights"] = _own_rights(own, []) if isinstance(own, str) else own
         elif "record" in terms:
-            self._add(self._named(str(terms["record"]), id, access, kind, f"{where}.terms.record"), id, access)
+            self._add(
+                stated.named(self.registry, str(terms["record"]), id, access, kind, f"{where}.terms.record"), id, access
+            )
         elif spec.get("card_licence") and not self.registry.find(id, access):
-            self._add(self._from_card(str(spec["card_licence"]), id, access, kind), id, access)
+            self._add(stated.from_card(self.registry, str(spec["card_licence"]), id, access, kind), id, access)
 
     def _add(self, records: list[TermsRecord], id: str, access: str) -> None:
         known = {r.id for r in self.registry.find(id, access)}
@@ -257,102 +258,9 @@ class _Rows:
             if record.id not in known:
                 self.records.setdefault(_key(record), record)
 
-    def _named(self, name: str, id: str, access: str, kind: Kind, where: str) -> list[TermsRecord]:
-        record = self.registry.by_id.get(name)
-        if record is None:
-            return self._licensed(name, id, access, kind, where)
-        wanted = ("dataset",) if kind == "dataset" else ("weights", "contract", "host")
-        if record.kind not in wanted:
-            raise RecipeError(f"{where}: {name} is about a {record.kind}; name a record about {' or '.join(wanted)}")
-        pattern = (_exactly(id),)
-        return [record.model_copy(update={"models": pattern, "access": (access,), "origin": "recipe"})]
-
-    def _licensed(self, expression: str, id: str, access: str, kind: Kind, where: str) -> list[TermsRecord]:
-        """Records for a plain licence expression: one for each licence, the first inheriting the others."""
-        choice = self._choice(normal(expression, where))
-        if choice is None:
-            plain = [row.spdx for row in self.registry.licences]
-            raise RecipeError(
-                f"{where}: {expression!r} is neither a record nor a plain licence with a row; "
-                f"{nearest(expression, [*plain, *self.registry.by_id])}"
-            )
-        first, *others = choice
-        rest = [_record(row, id, "incorporated", kind, self.registry.compiled) for row in others]
-        inherits = tuple(r.id for r in rest)
-        main = _record(first, id, access, kind, self.registry.compiled)
-        # two things under one licence are two rows; what they inherit is one
-        return [main.model_copy(update={"inherits": inherits}), *rest]
-
-    def _choice(self, canonical: str) -> list[Licence] | None:
-        """Where an expression leaves a choice, the licensee takes the one that asks least."""
-        if not canonical[:1].isalnum() and not canonical.startswith("("):
-            return None
-        found = []
-        for names in alternatives(canonical):
-            rows = [row for name in sorted(names) if (row := self.registry.licence(name))]
-            if len(rows) == len(names):
-                found.append(rows)
-        return min(found, key=_burden, default=None)
-
-    def _from_card(self, stated: str, id: str, access: str, kind: Kind) -> list[TermsRecord]:
-        try:
-            choice = self._choice(normal(stated, "model card"))
-        except RecipeError:
-            return []  # what a card says is not the user's mistake: without a record it stays NO_RECORD
-        if not choice or not all(row.open for row in choice):
-            return []
-        out = [
-            _record(row, id, access if i == 0 else "incorporated", kind, self.registry.compiled)
-            for i, row in enumerate(choice)
-        ]
-        card = {
-            "origin": "card",
-            "source": f"{id}/README.md",
-            "locator": "model card front matter",
-            "quote": f"license: {stated}",
-        }
-        main = out[0].model_copy(update={**card, "id": f"card:{id}", "inherits": tuple(r.id for r in out[1:])})
-        return [main, *out[1:]]
-
-
-def _burden(rows: list[Licence]) -> tuple[int, int, list[str]]:
-    duties = sum(len(row.weights) + len(row.dataset) for row in rows)
-    return sum(len(row.conditions) for row in rows), duties, [row.spdx for row in rows]
-
-
-def _exactly(id: str) -> Pattern:
-    return Pattern.model_validate({"match": id})
-
 
 def _key(record: TermsRecord) -> tuple[str, ...]:
     return record.id, *record.access, *(p.match for p in record.models)
-
-
-def _record(row: Licence, id: str, access: str, kind: Kind, read: date) -> TermsRecord:
-    reach: Literal["data", "weights"] = "data" if kind == "dataset" else "weights"
-    duties = row.dataset if kind == "dataset" else row.weights
-    return TermsRecord(
-        id=f"licence.{row.spdx}.{kind}",
-        kind=kind,
-        holder="as stated",
-        title=row.spdx,
-        access=(access,),
-        models=(_exactly(id),),
-        bounds="as stated in the recipe",
-        read=read,
-        review_by=read + timedelta(days=730),
-        grade="P~",
-        outputs_may_train="conditional" if row.conditions else "yes",
-        evaluation="yes",
-        conditions=tuple(Condition.model_validate(c.model_dump()) for c in row.conditions),
-        obligations=tuple(Obligation(code=d.code, trigger=d.trigger, reach=reach, text=d.text) for d in duties),
-        source=row.source,
-        locator=row.locator,
-        quote=row.quote,
-        spdx=row.spdx,
-        own_licence=row.spdx if kind == "dataset" else None,
-        origin="recipe",
-    )
 
 
 def _terms(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:

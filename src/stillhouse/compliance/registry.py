@@ -21,7 +21,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stillhouse.compliance.terms import Condition, Date, Pattern, TermsRecord, Text, review_by
 from stillhouse.errors import RecipeError
 
-__all__ = ["Endpoint", "Licence", "Registry", "builtin", "from_text", "load", "user_folders", "user_records"]
+__all__ = [
+    "Endpoint",
+    "Licence",
+    "Registry",
+    "builtin",
+    "first_error",
+    "from_text",
+    "load",
+    "user_folders",
+    "user_record",
+    "user_records",
+]
 
 SCHEMA = "stillhouse.terms/1"
 DAY = timedelta(days=1)  # of grace: midnight does not fall everywhere at once

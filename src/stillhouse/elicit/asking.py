@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import (
@@ -29,7 +29,19 @@ from stillhouse.teachers.base import Failure, Generates, Outcome, Request, Sampl
 __all__: list[str] = []
 
 Position = Literal["before", "after", "system"]
-Item = TypeVar("Item", bound=Seed | Example | Ranking)
+
+
+class About(Protocol):
+    """What a teacher can be asked about: it is named in losses, and the scripted teacher may know its answer."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def reference(self) -> str | None: ...
+
+
+Item = TypeVar("Item", bound=About)
 Value = TypeVar("Value")
 
 
@@ -97,7 +109,7 @@ def read_each(
             yield item, slot, outcome, value
 
 
-def complete(item: Item, slot: int, outcome: Outcome) -> str | Lost:
+def complete(item: About, slot: int, outcome: Outcome) -> str | Lost:
     """The text of a finished answer, or the slot that was lost with its reason. A cut-off answer is never parsed."""
     result = outcome.result if isinstance(outcome.result, Failure) else usable(outcome.result)
     if isinstance(result, Failure):
@@ -105,7 +117,7 @@ def complete(item: Item, slot: int, outcome: Outcome) -> str | Lost:
     return result.text
 
 
-def lost(item: Item, slot: int, outcome: Outcome, reason: str, detail: str = "") -> Lost:
+def lost(item: About, slot: int, outcome: Outcome, reason: str, detail: str = "") -> Lost:
     """A complete answer that a parser could not read: quarantined, because a better parser may."""
     return Lost(item.id, reason, "quarantined", slot, detail, keys_of(outcome))
 
@@ -120,7 +132,13 @@ def born(seed: Seed, response: str, outcome: Outcome, teacher: str) -> Example:
 
 
 def grown(
-    parents: Sequence[Item], text: str, outcome: Outcome, teacher: str, *, reference: str | None = None, **columns: Any
+    parents: Sequence[Seed | Example],
+    text: str,
+    outcome: Outcome,
+    teacher: str,
+    *,
+    reference: str | None = None,
+    **columns: Any,
 ) -> Seed:
     """A seed that a teacher made of others; `columns` joins what the first parent carries."""
     ids, keys = tuple(parent.id for parent in parents), keys_of(outcome)
@@ -187,7 +205,7 @@ def sections(text: str, names: Sequence[str]) -> dict[str, str] | Unparsed:
     return {name: found[name.casefold()] for name in names}
 
 
-def in_chunks(items: Iterable[Item], size: int = 64) -> Iterator[list[Item]]:
+def in_chunks(items: Iterable[Value], size: int = 64) -> Iterator[list[Value]]:
     """For elicitors that ask again about what came back: so many items at a time, so that memory does not grow."""
     stream = iter(items)
     while chunk := list(islice(stream, size)):

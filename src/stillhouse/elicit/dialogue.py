@@ -1,20 +1,16 @@
-"""Conversations with the teacher in both roles: it asks as a person would, and answers as the assistant (R09, R10).
-
-A kind of labeling; in a file of its own because it asks in turns.
-"""
+"""Conversations with the teacher in both roles: the machinery behind `labeling.dialogue` (R09, R10)."""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
 
-from stillhouse.elicit.asking import in_chunks, instructed, keys_of, read_each, seeds_of
-from stillhouse.errors import RecipeError
+from stillhouse.elicit.asking import in_chunks, instructed, keys_of, read_each
 from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, content_id, user
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates, Outcome
 
-__all__ = ["simulate"]
+__all__: list[str] = []
 
 DONE = "[END]"
 PERSON = (
@@ -24,54 +20,37 @@ PERSON = (
 )
 # a person who offers help, or speaks of being a model, has taken the assistant's part
 _FLIPPED = re.compile(
-    r"^(?:sure|certainly|of course|absolutely)[,!.]|\bas an ai\b|\bhow (?:can|may) i (?:help|assist)\b|\bi(?:'m| am) (?:here|happy|glad) to help\b",
+    r"^(?:sure|certainly|of course|absolutely)[,!.]|\bas an ai\b|\bhow (?:can|may) i (?:help|assist)\b"
+    r"|\bi(?:'m| am) (?:here|happy|glad) to help\b",
     re.I,
 )
 _THANKS = frozenset(words("thank thanks you so much very welcome great day bye goodbye have a for the help"))
 
 
-def simulate(
-    seeds: Iterable[Seed | Example],
-    teacher: Generates,
-    *,
-    exchanges: int = 4,
-    person: str = "",
-    assistant: str | None = None,
-    learn: Literal["each", "last"] = "each",
-) -> Iterator[Example | Lost]:
-    """A conversation that begins with the seed's prompt; the teacher answers, then speaks for the person, in turns.
-
-    `person` and `assistant` describe the two roles (R10: role pairs); the assistant's is a system message that the
-    student keeps. It ends after `exchanges`, when the person is done, takes the assistant's part, repeats itself or
-    only says thanks (these lines are left out). `learn: each` gives an example per assistant turn, `last` the last
-    one only. A conversation is lost only if its first answer is. The column `ended` says why it ended. Sources: R09
-    (UltraChat), R10 (CAMEL), R62, SK02.
-    """
-    if exchanges < 1:
-        raise RecipeError(f"dialogue.simulate: exchanges is {exchanges}; write 1 or more")
+def simulated(
+    seeds: Iterable[Seed], teacher: Generates, exchanges: int, person: str, assistant: str | None
+) -> "Iterator[Talk]":
+    """Conversations that have ended, in the order of their seeds; 64 are held at a time, one turn of all after the other."""
     sampling = replace(teacher.sampling, n=1)
     role = f" ({person})" if person else ""
-    for chunk in in_chunks(seeds_of(seeds)):
-        talks = [_Talk(seed, list(instructed(seed.prompt, assistant, "system"))) for seed in chunk]
+    for chunk in in_chunks(seeds):
+        talks = [Talk(seed, list(instructed(seed.prompt, assistant, "system"))) for seed in chunk]
         for turn in range(exchanges):
             going = [talk for talk in talks if not talk.ended]
-            for talk, _, outcome, said in read_each(
-                going, teacher, lambda t: tuple(t.messages), str.strip, sampling=sampling
-            ):  # type: ignore[type-var]
-                talk.answered(said, outcome)  # type: ignore[attr-defined]
+            for talk, _, outcome, said in read_each(going, teacher, Talk.as_assistant, str.strip, sampling=sampling):
+                talk.answered(said, outcome)
             going = [talk for talk in talks if not talk.ended]
             if turn == exchanges - 1 or not going:
                 continue
             for talk, _, outcome, said in read_each(
-                going, teacher, lambda t: t.as_person(role), str.strip, sampling=sampling
-            ):  # type: ignore[type-var, attr-defined]
-                talk.continued(said, outcome)  # type: ignore[attr-defined]
-        for talk in talks:
-            yield from talk.given(learn, teacher.name)
+                going, teacher, partial(Talk.as_person, role=role), str.strip, sampling=sampling
+            ):
+                talk.continued(said, outcome)
+        yield from talks
 
 
 @dataclass(slots=True)
-class _Talk:
+class Talk:
     seed: Seed
     messages: list[Message]
     outcomes: list[Outcome] = field(default_factory=list)
@@ -85,6 +64,9 @@ class _Talk:
     @property
     def reference(self) -> str | None:
         return self.seed.reference
+
+    def as_assistant(self) -> Prompt:
+        return tuple(self.messages)
 
     def as_person(self, role: str) -> Prompt:
         names = {"user": "Person", "assistant": "Assistant"}

@@ -8,6 +8,7 @@ score 10" inside one stays a text.
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_i
 from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Outcome, Scores
 
-__all__ = ["compare", "hard", "minimal_edit", "option_logprobs", "pairs", "rank", "rate", "revise"]
+__all__ = ["compare", "hard", "minimal_edit", "option_logprobs", "pairs", "prefer_revised", "rank", "rate", "revise"]
 
 ASPECTS = {
     "instruction": "it does what was asked, all of it and nothing else",
@@ -59,15 +60,15 @@ OPTION = (
     "{second}\n=====\n\nWhich answer is better: {criterion}? Write 1 or 2, nothing else."
 )
 REVISE = (
-    "Here are a request and an answer to it.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n=====\n\n{principle}\n"
-    "Write behind [Critique] what is wrong with the answer in this respect, or that nothing is; and behind [Revision] the whole "
-    "answer, improved where the critique asks for it and otherwise unchanged."
+    "Here are a request and an answer to it.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n=====\n\n"
+    "{principle}\nWrite behind [Critique] what is wrong with the answer in this respect, or that nothing is; and behind "
+    "[Revision] the whole answer, improved where the critique asks for it and otherwise unchanged."
 )
 GENERAL = "Check the answer: is it correct, complete, clear, and no longer than it need be?"
 MEND = (
-    "Here are a request and an answer to it that is wrong.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n=====\n"
-    "{known}Correct it with as few changes as possible: keep every sentence or line that is right, word for word, and change from "
-    "the first mistake on only what has to change. Write the corrected answer only."
+    "Here are a request and an answer to it that is wrong.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n"
+    "=====\n{known}Correct it with as few changes as possible: keep every sentence or line that is right, word for word, and "
+    "change from the first mistake on only what has to change. Write the corrected answer only."
 )
 
 
@@ -138,10 +139,10 @@ def compare(examples: Iterable[Example], teacher: Generates, *, criterion: str =
             fields = {"first": first.response, "second": second.response, "criterion": criterion}
             return user(COMPARE.format(prompt=prompt_text(first.prompt), **fields))
 
-        results = list(read_each(duels, teacher, prompt_of, _verdict, sampling=judge))  # type: ignore[type-var]
+        results = list(read_each(duels, teacher, prompt_of, _verdict, sampling=judge))
         for group in groups:
             if not isinstance(group, Lost):
-                yield _ranked(group, [r for r in results if r[0].group is group], teacher.name)  # type: ignore[attr-defined]
+                yield _ranked(group, [r for r in results if r[0].group is group], teacher.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +200,10 @@ def _ranked(group: _Group, results: Sequence[Any], judge: str) -> Ranking | Lost
     return _from_scores([members[i] for i in order], [float(wins[i]) for i in order], outcomes, judge)
 
 
+def _fixed(prompt: Prompt, _: Example) -> Prompt:
+    return prompt
+
+
 def _from_scores(
     members: Sequence[Example], scores: Sequence[float], outcomes: Sequence[Outcome], judge: str
 ) -> Ranking:
@@ -228,7 +233,7 @@ def rank(
         answers = "".join(f"Answer [{i}]:\n=====\n{one.response}\n=====\n" for i, one in enumerate(members, 1))
         example = " > ".join(f"[{i}]" for i in range(len(members), 0, -1))
         text = RANK.format(criterion=criterion, prompt=prompt_text(members[0].prompt), answers=answers, example=example)
-        for one, slot, outcome in asked([members[0]], teacher, lambda _, text=text: user(text), sampling=judge):
+        for one, slot, outcome in asked([members[0]], teacher, partial(_fixed, user(text)), sampling=judge):
             given = complete(one, slot, outcome)
             if isinstance(given, Lost):
                 yield given
@@ -278,7 +283,7 @@ def pairs(
 
 
 def option_logprobs(
-    examples: Iterable[Example], teacher: Any, *, criterion: str = CRITERION, k: int = 50
+    examples: Iterable[Example], teacher: Scores, *, criterion: str = CRITERION, k: int = 50
 ) -> Iterator[Ranking | Lost]:
     """Soft preferences: the teacher's probabilities of "1" and "2", averaged over both orders, as the scores.
 
@@ -327,26 +332,43 @@ def revise(
     *,
     principles: Sequence[str] = (GENERAL,),
     times: int = 1,
-    give: Literal["revised", "pair", "chain"] = "revised",
+    chain: bool = False,
     seed: int = 0,
-) -> Iterator[Example | Ranking | Lost]:
-    """Each answer criticised and revised, `times` times, each time by a principle drawn for it.
+) -> Iterator[Example | Lost]:
+    """Each answer criticised and revised, `times` times, each time by a principle drawn for it; the last revision is given.
 
-    `give: revised` is the last revision under the same prompt; `pair` prefers it to the first answer; `chain` is one
-    text of answer, critique and revision in turn, to teach revising itself. It ends early where a revision changes
-    nothing; an answer that never changes is given as it was (for `pair`: lost as "unchanged"). Sources: R32
-    (Constitutional AI: up to 4 times), R13, R14.
+    It ends early where a revision changes nothing; an answer that never changes is given as it was. With `chain` the
+    response is answer, critique and revision in turn, to teach revising itself. Sources: R32 (Constitutional AI: up
+    to 4 times), R13, R14.
     """
+    for result in _revised(examples, teacher, principles, times, seed):
+        yield result if isinstance(result, Lost) else result.text(teacher.name, chain)
+
+
+def prefer_revised(
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    principles: Sequence[str] = (GENERAL,),
+    times: int = 1,
+    seed: int = 0,
+) -> Iterator[Ranking | Lost]:
+    """The revision of each answer preferred to the answer itself; one that never changes is lost as "unchanged".
+
+    Knobs as in `revise`. Sources: R32, R13.
+    """
+    for result in _revised(examples, teacher, principles, times, seed):
+        yield result if isinstance(result, Lost) else result.pair(teacher.name)
+
+
+def _revised(
+    examples: Iterable[Example], teacher: Generates, principles: Sequence[str], times: int, seed: int
+) -> "Iterator[_Chain | Lost]":
     if not principles:
         raise RecipeError("feedback.revise: principles is empty; write at least one")
-
-    def read(text: str) -> dict[str, str] | Unparsed:
-        return sections(text, ("Critique", "Revision"))
-
     sampling = replace(teacher.sampling, n=1)
     for chunk in in_chunks(examples):
         chains = [_Chain(one, one.response, [one.response], []) for one in chunk]
-        done: list[Lost] = []
         for turn in range(times):
 
             def prompt_of(chain: _Chain, turn: int = turn) -> Prompt:
@@ -354,12 +376,14 @@ def revise(
                 return user(REVISE.format(prompt=prompt_text(chain.first.prompt), response=chain.now, principle=drawn))
 
             active = [chain for chain in chains if not chain.over]
-            for chain, _, outcome, value in read_each(active, teacher, prompt_of, read, sampling=sampling):  # type: ignore[type-var]
-                chain.step(value, outcome, done)  # type: ignore[attr-defined]
-        yield from done
+            for chain, _, outcome, value in read_each(active, teacher, prompt_of, _parts, sampling=sampling):
+                chain.step(value, outcome)
         for chain in chains:
-            if not chain.failed:
-                yield chain.given(give, teacher.name)
+            yield chain.failed or chain
+
+
+def _parts(text: str) -> dict[str, str] | Unparsed:
+    return sections(text, ("Critique", "Revision"))
 
 
 @dataclass(slots=True)
@@ -371,32 +395,31 @@ class _Chain:
     texts: list[str]
     outcomes: list[Outcome]
     over: bool = False
-    failed: bool = False
+    failed: Lost | None = None
     reference: str | None = None
 
     @property
     def id(self) -> str:
         return self.first.id
 
-    def step(self, value: dict[str, str] | Lost, outcome: Outcome, done: list[Lost]) -> None:
+    def step(self, value: dict[str, str] | Lost, outcome: Outcome) -> None:
         if isinstance(value, Lost):
-            self.over = self.failed = True
-            done.append(value)
+            self.over, self.failed = True, value
             return
         self.outcomes.append(outcome)
         self.texts += [value["Critique"], value["Revision"]]
         self.over = value["Revision"].split() == self.now.split()
         self.now = value["Revision"]
 
-    def given(self, give: str, teacher: str) -> Example | Ranking | Lost:
+    def pair(self, teacher: str) -> Ranking | Lost:
         one, keys = self.first, keys_of(*self.outcomes)
-        changed = self.now.split() != one.response.split()
-        if give == "pair":
-            if not changed:
-                return Lost(one.id, "unchanged", keys=keys)
-            return ranking(one, (self.now, one.response), (), one.asked, teacher, keys, parents=(one.id,))
-        text = self.now
-        if give == "chain":
+        if self.now.split() == one.response.split():
+            return Lost(one.id, "unchanged", keys=keys)
+        return ranking(one, (self.now, one.response), (), one.asked, teacher, keys, parents=(one.id,))
+
+    def text(self, teacher: str, chain: bool) -> Example:
+        one, keys, text = self.first, keys_of(*self.outcomes), self.now
+        if chain:
             marks = ("Critique:", "Revision:")
             text = "\n\n".join([self.texts[0], *(f"{marks[i % 2]} {part}" for i, part in enumerate(self.texts[1:]))])
         asked_with = self.outcomes[-1].request.messages if self.outcomes else one.asked
@@ -489,8 +512,11 @@ def hard(
         straight = list(read_each(known, teacher, prompt_of(False), read, sampling=sampling))
         swapped = read_each(known, teacher, prompt_of(True), read, sampling=sampling)
         for (one, slot, outcome, a), (_, _, other, b) in zip(straight, swapped, strict=True):
-            if isinstance(a, Lost) or isinstance(b, Lost):
-                yield a if isinstance(a, Lost) else b  # type: ignore[misc]
+            if isinstance(a, Lost):
+                yield a
+                continue
+            if isinstance(b, Lost):
+                yield b
                 continue
             difference = ((a[0] - a[1]) + (b[1] - b[0])) / 2
             is_hard = difference >= gap

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from stillhouse.elicit.asking import (
     Position,
@@ -15,6 +16,7 @@ from stillhouse.elicit.asking import (
     read_each,
     seeds_of,
 )
+from stillhouse.elicit.dialogue import simulated
 from stillhouse.elicit.parsing import Rationale, code_block, rationale, turns
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.graders import Grader
@@ -25,6 +27,7 @@ from stillhouse.teachers.base import Generates, Outcome
 __all__ = [
     "answer",
     "classify",
+    "dialogue",
     "explain",
     "program",
     "rationale_and_label",
@@ -309,6 +312,29 @@ def transcript(
             yield value
         else:
             yield from each_turn(seed, value, outcome, teacher.name)
+
+
+def dialogue(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    exchanges: int = 4,
+    person: str = "",
+    assistant: str | None = None,
+    learn: Literal["each", "last"] = "each",
+) -> Iterator[Example | Lost]:
+    """A conversation that begins with the seed's prompt; the teacher answers, then speaks for the person, in turns.
+
+    `person` and `assistant` describe the two roles (R10: role pairs); the assistant's is a system message that the
+    student keeps. It ends after `exchanges`, when the person is done, takes the assistant's part, repeats itself or
+    only says thanks (these lines are left out); the column `ended` says why. `learn: each` gives an example per
+    assistant turn, `last` the last one only. A conversation is lost only if its first answer is. Sources: R09
+    (UltraChat), R10 (CAMEL), R62, SK02.
+    """
+    if exchanges < 1:
+        raise RecipeError(f"labeling.dialogue: exchanges is {exchanges}; write 1 or more")
+    for talk in simulated(seeds_of(seeds), teacher, exchanges, person, assistant):
+        yield from talk.given(learn, teacher.name)
 
 
 def each_turn(seed: Seed, messages: Sequence[Message], outcome: Outcome, teacher: str) -> Iterator[Example]:

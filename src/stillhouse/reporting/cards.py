@@ -14,7 +14,7 @@ from stillhouse.reporting import tables
 from stillhouse.reporting.reading import Arm, Branch, RunFacts, branches_of
 from stillhouse.reporting.verdict import headline, role_of, scale_of
 
-__all__ = ["data_card", "model_card", "write_cards"]
+__all__ = ["data_card", "model_card", "write_data_card", "write_model_card"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -29,14 +29,17 @@ _CLASSES = {
 _CLASSES |= {"reranker": "AutoModelForSequenceClassification", "reward": "AutoModelForSequenceClassification"}
 
 
-def write_cards(facts: RunFacts) -> list[Path]:
-    """Writes the cards of what is there: a student, branches of data. Returns what was written."""
-    made = []
-    if (facts.path / "student").is_dir():
-        made.append(_write(facts.path / "student" / "README.md", model_card(facts)))
-    if branches_of(facts.manifest) and (facts.path / "knowledge").is_dir():
-        made.append(_write(facts.path / "knowledge" / "README.md", data_card(facts)))
-    return made
+def write_model_card(facts: RunFacts) -> Path | None:
+    """Writes the card into `student/`; None where no student lies."""
+    home = facts.path / "student"
+    return _write(home / "README.md", model_card(facts)) if home.is_dir() else None
+
+
+def write_data_card(facts: RunFacts) -> Path | None:
+    """Writes the card into `knowledge/`; None where no step has finished."""
+    home = facts.path / "knowledge"
+    made = home.is_dir() and bool(branches_of(facts.manifest))
+    return _write(home / "README.md", data_card(facts)) if made else None
 
 
 def _write(path: Path, text: str) -> Path:
@@ -135,7 +138,7 @@ def data_card(facts: RunFacts) -> str:
         "tags": ["synthetic", "distilled"] if synthetic else ["stillhouse"],
         **({"annotations_creators": ["machine-generated"]} if synthetic else {}),
         **({"source_datasets": found} if (found := _hub_seeds(facts)) else {}),
-        "configs": [{"config_name": _config(b.name), "data_files": _files(b)} for b in branches],
+        "configs": [{"config_name": _slug(b.name), "data_files": _files(b)} for b in branches],
     }
     return _card(
         facts,
@@ -310,12 +313,7 @@ def _chain(branch: Branch) -> str:
 
 def _files(branch: Branch) -> str:
     step = branch.steps[-1]
-    home = f"{step['branch']}/round-{step['round']}" if "round" in step else step["branch"]
-    return f"{home}/{step['step']}/out.jsonl"
-
-
-def _config(name: str) -> str:
-    return _slug(name)
+    return f"{step['branch']}/{step['step']}/out.jsonl"
 
 
 def _slug(words: str) -> str:

@@ -180,12 +180,8 @@ def _reads_beliefs(objective: str, run: Path) -> bool:
 
 def branches_of(manifest: Mapping[str, Any]) -> list[Branch]:
     steps = manifest.get("steps") or []
-    names = dict.fromkeys(_branch_name(step) for step in steps)
-    return [Branch(name, [step for step in steps if _branch_name(step) == name]) for name in names]
-
-
-def _branch_name(step: Mapping[str, Any]) -> str:
-    return f"{step['branch']}, round {step['round']}" if "round" in step else str(step["branch"])
+    names = dict.fromkeys(str(step["branch"]) for step in steps)
+    return [Branch(name, [step for step in steps if step["branch"] == name]) for name in names]
 
 
 def loss_curves(run: Path) -> list[Curve]:

@@ -26,6 +26,7 @@ from stillhouse.teachers.asking.gate import Counts, usable
 from stillhouse.teachers.asking.keys import canonical_json, request_key, request_v1, text_fault
 from stillhouse.teachers.asking.online import Asker, Loop, Writer, owner, settle_dead
 from stillhouse.teachers.asking.pace import Pace
+from stillhouse.teachers.asking.reading import refuses
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
 from stillhouse.teachers.base import (
     Answer,
@@ -77,22 +78,32 @@ class Calls:
         self._loop: Loop | None = None
 
     def teacher(
-        self, name: str, backend: Backend, sampling: Sampling = Sampling(), *, rungs: int | None = None
+        self,
+        name: str,
+        backend: Backend,
+        sampling: Sampling | None = None,
+        *,
+        rungs: int | None = None,
+        refusals: bool | None = None,
     ) -> "Asked":
         """The teacher an elicitor is given. It scores and reveals where its backend does.
 
         `rungs`: how many limits a cut-off answer may be given, each twice the one before (backend's own default if
-        None). Raises RecipeError for sampling that cannot be, and for a server whose price nobody knows.
+        None). `refusals`: an answer that begins by saying it will not be given is `refused` (None: of servers, not of
+        local teachers). Raises RecipeError for sampling that cannot be, and for a server whose price nobody knows.
         """
+        sampling = sampling or Sampling()
+        online = hasattr(backend, "exchange")
         if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.max_tokens < 1:
             raise RecipeError(
                 f"teacher {name!r}: sampling needs temperature >= 0, 0 < top_p <= 1 and max_tokens >= 1, not {sampling}"
             )
-        if hasattr(backend, "exchange"):
+        if online:
             _known_price(name, backend)
         kind = _Revealing if isinstance(backend, Reveals) else _Scoring if isinstance(backend, Scores) else Asked
         self._counts.setdefault(name, Counts())
-        return kind(self, name, backend, sampling, getattr(backend, "rungs", 1) if rungs is None else rungs)
+        steps = getattr(backend, "rungs", 1) if rungs is None else rungs
+        return kind(self, name, backend, sampling, steps, online if refusals is None else refusals)
 
     def counts(self) -> dict[str, Counts]:
         """What each teacher was asked, answered and cost since this object was made."""
@@ -160,12 +171,14 @@ class _Slot:
 class Asked:
     """A backend as elicitors see it (the `Generates` protocol)."""
 
-    def __init__(self, calls: Calls, name: str, backend: Backend, sampling: Sampling, rungs: int) -> None:
+    def __init__(
+        self, calls: Calls, name: str, backend: Backend, sampling: Sampling, rungs: int, refusals: bool
+    ) -> None:
         self.name = name
         self.sampling = sampling
         self.backend = backend
         self._calls = calls
-        self._rungs = rungs
+        self._rungs, self._refusals = rungs, refusals
         self._identity: Identity | None = None
 
     def identity(self) -> Identity:
@@ -236,9 +249,11 @@ class Asked:
             self._settle(slot, found[slot.key] if found else await asker(slot.key, slot.wanted))
 
     def _outcome(self, slot: _Slot) -> Outcome:
-        assert slot.result is not None
-        _count(self._calls.counts()[self.name], slot.result)
-        return Outcome(slot.request, slot.result, slot.key)
+        result = slot.result or Failure("no_answer")
+        if self._refusals and isinstance(result, Answer) and refuses(result.text):
+            result = Failure("refused", f"begins: {result.text[:80]}")  # the store keeps the text for a better reader
+        _count(self._calls.counts()[self.name], result)
+        return Outcome(slot.request, result, slot.key)
 
     def _round(self, slots: list[_Slot]) -> str:
         """Looks the slots' requests up, asks what is missing, and settles each slot or gives it its next request.

@@ -126,17 +126,11 @@ class AnswerStore:
             for row in self._select(f"SELECT {_ANSWER} FROM answer WHERE key IN ({_marks(part)})", part):
                 found[row[0]] = Known(_answer(row))
             missing = [key for key in part if key not in found]
-            query = f"SELECT key, outcome, detail FROM attempt WHERE key IN ({_marks(missing)}) AND outcome IN ({_marks(TERMINAL)})"
+            failed = f"SELECT key, outcome, detail FROM attempt WHERE key IN ({_marks(missing)})"
+            query = f"{failed} AND outcome IN ({_marks(TERMINAL)})"
             for key, outcome, detail in self._select(query, [*missing, *TERMINAL]):
                 found[key] = Known(None, outcome, detail)
         return found
-
-    def planned(self, bodies: Iterable[tuple[str, str]]) -> None:
-        """Writes down requests (key, canonical JSON) before they are asked."""
-        now = time.time()
-        rows = [(key, self.packed_body(body), now) for key, body in bodies]
-        with self.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO request(key, body, created) VALUES (?, ?, ?)", rows)
 
     def commit(
         self, run: str, teacher: str, rows: Sequence[AttemptRow], bodies: Iterable[tuple[str, str]] = ()

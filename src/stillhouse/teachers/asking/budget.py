@@ -107,14 +107,15 @@ class Purse:
             )
 
     def spend(self, actual: Spent) -> None:
-        """Books what a local teacher used; raises BudgetReached when the next request would not fit."""
+        """Books what a local teacher used."""
         self.spent += actual
 
     def reached(self, total: Spent) -> str:
         """Which limit `total` passes, in words; empty where none is passed."""
         limits = self.budget
         if limits.usd is not None and total.usd > limits.usd:
-            return f"${self.spent.usd:.2f} of ${limits.usd:.2f} spent, and the next request may cost ${total.usd - self.spent.usd:.4f}"
+            more = total.usd - self.spent.usd
+            return f"${self.spent.usd:.2f} of ${limits.usd:.2f} spent, and what comes next may cost ${more:.4f}"
         if limits.tokens is not None and total.tokens > limits.tokens:
             return f"{self.spent.tokens} of {limits.tokens} tokens used"
         if limits.requests is not None and total.requests > limits.requests:

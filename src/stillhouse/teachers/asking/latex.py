@@ -9,7 +9,7 @@ import re
 
 __all__ = ["latex_mended"]
 
-_COMMANDS = frozenset(
+_NAMES = (
     # n
     "nabla natural ncong nearrow neg neq newcommand newline nexists ngeq nleq nless ngtr nmid noindent nonumber "
     "normalsize not notin nparallel nprec nsim nsubseteq nsucc ntriangleleft numberwithin nwarrow nolimits nolinebreak "
@@ -19,8 +19,9 @@ _COMMANDS = frozenset(
     # t
     "tan tanh tag tau tbinom tensor text textbf textit textrm textsf textsc texttt textstyle tfrac therefore theta thetasym "
     "thicksim thickapprox thinspace tilde times tiny title today top triangle triangledown triangleleft triangleleq "
-    "triangleright triangleq twoheadrightarrow".split()
+    "triangleright triangleq twoheadrightarrow"
 )
+_COMMANDS = frozenset(_NAMES.split())
 _SHORT = frozenset({"nu", "ne", "ni", "to", "rm", "tt", "th", "td"})
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|u|([nrt])([A-Za-z]*)|([bf])([A-Za-z]?)|[\"\\/]|.|\Z)", re.DOTALL)
 

@@ -22,10 +22,13 @@ _MOST_CHARACTERS, _MOST_DEPTH, _MOST_DIGITS = 1 << 20, 64, 100
 _FENCE = re.compile(r"```[ \t]*(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
 _SORRY = r"(?:i['’]?m|i am|we['’]?re|we are)(?: really| very| so| truly)? sorry\b[^.!?\n]{0,40}?[,.;:!]?\s+(?:but\s+)?"
 _WILL_NOT = (
-    r"(?:i|we)(?: simply| just)? (?:can['’]?t|cannot|can not|won['’]?t|will not|am unable to|['’]m unable to|am not able to|"
-    r"['’]m not able to|must decline|have to decline|do not feel comfortable|don['’]?t feel comfortable)\b"
+    r"(?:i|we)(?:(?: simply| just)? (?:can['’]?t|cannot|can not|won['’]?t|will not|(?:am|are) (?:unable|not able) to|"
+    r"(?:must|have to) decline|(?:do not|don['’]?t) feel comfortable)|['’](?:m|re) (?:unable|not able) to)"
 )
-_DO = r"(?:[^.!?\n]{0,60}?\b(?:help|assist|provide|comply|fulfil?l|answer|create|generate|write|discuss|engage|continue|support|do that|with that|this request|that request)\b|\s+to\b)"
+_DO = (
+    r"\s+(?:\w+\s+){0,2}(?:help|assist|provide|comply|fulfil?l|answer|answering|create|generate|write|writing|discuss|"
+    r"discussing|engage|continue|support|do)\b"
+)
 _REFUSAL = re.compile(
     rf"\A\W*(?:unfortunately,?\s+)?(?:{_SORRY})?(?:as an ai(?: language)?(?: model| assistant)?,?\s+)?{_WILL_NOT}{_DO}",
     re.IGNORECASE,

@@ -1,0 +1,20 @@
+"""What the launcher may add to the environment."""
+
+import os
+import subprocess
+import sys
+
+from stillhouse.train.environment import recommended_environment
+
+
+def test_what_a_person_has_set_stays():
+    assert "OMP_NUM_THREADS" not in recommended_environment({"OMP_NUM_THREADS": "3"})
+    found = recommended_environment({})
+    assert found["OMP_WAIT_POLICY"] == "passive"
+    assert int(found["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+    assert recommended_environment(found) == {}
+
+
+def test_it_is_known_before_anything_heavy_is_loaded():
+    code = "import sys, stillhouse.train.environment; print(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
