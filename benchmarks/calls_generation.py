@@ -5,7 +5,7 @@ and the medians of the ratios of neighbours are reported. Before anything is tim
 under the teacher itself must agree within two standard errors: a faster sampler of another distribution would not count.
 Refuses to run when the machine is busier than it has cores; `--force` runs and records that.
 
-    python benchmarks/calls_generation.py MODEL [--prompts 256] [--new 96] [--batch 64] [--turns 3] [--threads 1] [--force]
+    python benchmarks/calls_generation.py [MODEL] [--prompts 256] [--new 96] [--batch 64] [--turns 3] [--threads 1] [--force]
 """
 
 import argparse
@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from stillhouse.pocket import teacher_path
 
 HERE = Path(__file__).resolve().parent
 
@@ -61,7 +63,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a folder that from_pretrained loads")
+    parser.add_argument("model", nargs="?", default=str(teacher_path()), help="a folder that from_pretrained loads")
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--new", type=int, default=96)
     parser.add_argument("--batch", type=int, default=64)

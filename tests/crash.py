@@ -1,9 +1,10 @@
-"""Kills a run at each moment at which it puts something on disk, then lets it finish; prints what came of it as JSON.
+"""Kills runs at chosen moments, lets them finish, and prints what came of it as JSON. Started by test_run.py.
 
-Started by test_run.py in a process of its own without torch, so that it may fork.
-Usage: crash.py RECIPE FOLDER EVERY. Moments are calls of the functions by which files and commits become durable.
+Everything is imported here, once, and every run is a fork that ends itself by SIGKILL: the moments are calls of
+functions, so that no test has to wait and guess. Usage: crash.py every N RECIPE FOLDER, or crash.py chain RECIPE FOLDER.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -12,8 +13,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stillhouse import distill, store
-from stillhouse.teachers.asking.answers import AnswerStore
+from stillhouse import distill
+
+DURABLE = (
+    "os:replace",
+    "os:fsync",
+    "stillhouse.teachers.asking.answers:AnswerStore.commit",
+    "stillhouse.store:Writer.write",
+)
+# function, which call of it, and whether the process dies after it or before
+CHAIN = {
+    "while the teacher answers": ("stillhouse.teachers.asking.answers:AnswerStore.commit", 2, True),
+    "before a step is stamped": ("stillhouse.steps:write_json", 2, False),
+    "while beliefs are written": ("stillhouse.store:Writer.write", 9, True),
+    "while a checkpoint is written": ("transformers.trainer:Trainer._save_optimizer_and_scheduler", 2, False),
+    "behind a checkpoint": ("stillhouse.train.trainer:_Trainer._save_checkpoint", 2, True),
+    "while a student is written": (
+        "transformers.tokenization_utils_base:PreTrainedTokenizerBase.save_pretrained",
+        1,
+        False,
+    ),
+    "before a student is stamped": ("stillhouse.students:write_json", 1, True),
+    "while a student is tidied up": ("shutil:rmtree", 1, False),
+    "in the evaluation": ("stillhouse.store:Writer.write_row", 5, True),
+    "before answers are stamped": ("stillhouse.scores:write_json", 1, False),
+    "while the final student is copied": ("shutil:copytree", 1, True),
+}
 
 
 def in_a_child(work: Callable[[], object]) -> int:
@@ -25,8 +50,8 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def counted(moment: int, after: bool) -> list[int]:
-    """Kills this process before (or after) the `moment`-th time that something becomes durable."""
+def watch(targets: tuple[str, ...], moment: int, after: bool) -> list[int]:
+    """Counts the calls of `targets` in this process, and kills it before (or after) the `moment`-th."""
     seen = [0]
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,40 +67,64 @@ def counted(moment: int, after: bool) -> list[int]:
 
         return call
 
-    os.replace = watched(os.replace)
-    os.fsync = watched(os.fsync)
-    AnswerStore.commit = watched(AnswerStore.commit)  # type: ignore[method-assign]
-    store.Writer.write = watched(store.Writer.write)  # type: ignore[method-assign]
+    for target in targets:
+        module, _, path = target.partition(":")
+        owner: Any = importlib.import_module(module)
+        *outer, name = path.split(".")
+        for each in outer:
+            owner = getattr(owner, each)
+        setattr(owner, name, watched(getattr(owner, name)))
     return seen
 
 
-def main(recipe: Path, folder: Path, every: int) -> None:
-    whole = folder / "whole"
+def run(recipe: Path, place: Path) -> Any:
+    os.environ["STILLHOUSE_STORE"] = str(place / "store")
+    return distill(recipe, out=place / "run", quiet=True)
+
+
+def every(step: int, recipe: Path, folder: Path) -> list[dict[str, Any]]:
+    """A run killed once, for each (`step`-th) moment of it."""
+    run(recipe, folder / "warm")  # what is imported here need not be in every child
 
     def count() -> None:
-        os.environ["STILLHOUSE_STORE"] = str(folder / "store")
-        seen = counted(-1, False)
-        distill(recipe, out=whole, quiet=True)
+        seen = watch(DURABLE, -1, False)
+        run(recipe, folder / "whole")
         (folder / "moments").write_text(str(seen[0]))
 
-    os.environ["STILLHOUSE_STORE"] = str(folder / "warm")
-    distill(recipe, out=folder / "once", quiet=True)  # what is imported here need not be in every child
     assert in_a_child(count) == 0
-    moments = int((folder / "moments").read_text())
     found = []
-    for moment in range(1, moments + 1, every):
+    for moment in range(1, int((folder / "moments").read_text()) + 1, step):
         place = folder / str(moment)
-        os.environ["STILLHOUSE_STORE"] = str(place / "store")
 
         def dies(moment: int = moment, place: Path = place) -> None:
-            counted(moment, after=bool(moment // every % 2))
-            distill(recipe, out=place / "run", quiet=True)
+            watch(DURABLE, moment, after=bool(moment // step % 2))
+            run(recipe, place)
 
         killed = in_a_child(dies)
-        resumed = in_a_child(lambda place=place: distill(recipe, out=place / "run", quiet=True))
-        found.append({"moment": moment, "killed": killed, "resumed": resumed, "place": str(place)})
-    print(json.dumps({"whole": str(whole), "runs": found}))
+        found.append(
+            {"moment": moment, "killed": killed, "resumed": in_a_child(lambda place=place: run(recipe, place))}
+        )
+    return found
+
+
+def chain(recipe: Path, folder: Path) -> list[dict[str, Any]]:
+    """One run killed again and again, each time a little further on."""
+    for module in ("train.trainer", "train.student", "teachers.pocket", "teachers.transformers", "generate", "report"):
+        importlib.import_module(f"stillhouse.{module}")
+    found = [{"moment": "never", "killed": in_a_child(lambda: run(recipe, folder / "whole"))}]
+    for moment, (target, number, after) in CHAIN.items():
+
+        def dies(target: str = target, number: int = number, after: bool = after) -> None:
+            watch((target,), number, after)
+            run(recipe, folder / "killed")
+
+        found.append({"moment": moment, "killed": in_a_child(dies)})
+    found.append({"moment": "never again", "killed": in_a_child(lambda: run(recipe, folder / "killed"))})
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    if sys.argv[1] == "every":
+        print(json.dumps(every(int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))))
+    else:
+        print(json.dumps(chain(Path(sys.argv[2]), Path(sys.argv[3]))))

@@ -16,12 +16,12 @@ MODULES = {
 
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
-    ("errors", "records", "store", "render"),
+    ("errors", "records", "store", "render", "quiet"),
     ("teachers", "graders", "compliance", "pocket", "generate"),
     ("seeds", "elicit", "selection", "objectives", "kernels"),
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check"),
-    ("run", "steps", "students", "scores", "progress", "books", "report", "reporting", "terms"),
+    ("run", "steps", "students", "scores", "progress", "books", "costs", "report", "reporting", "terms"),
     ("cli", "cli_terms", "catalogue", "copying", "chatting", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")

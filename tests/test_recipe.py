@@ -192,6 +192,10 @@ def test_a_recipe_holds_no_credential(tmp_path: Path) -> None:
         check(loaded(tmp_path, text))
 
 
+def test_no_two_shipped_recipes_share_a_name() -> None:
+    assert len(recipe.shipped_recipes()) == len(list(recipe.RECIPES.rglob("*.yaml")))
+
+
 @pytest.mark.parametrize("name", sorted(recipe.shipped_recipes()))
 def test_every_shipped_recipe_can_be_read_and_says_what_it_is_for(name: str) -> None:
     path = recipe.shipped_recipes()[name]

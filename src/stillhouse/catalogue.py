@@ -155,3 +155,16 @@ def trail_lines(trail: Iterable[dict[str, Any]]) -> Iterator[str]:
         else:
             detail = f" ({entry['detail']})" if entry["detail"] else ""
             yield f"{entry['step']}: {entry['id']} {entry['state']}: {entry['reason']}{detail}"
+
+
+def cost_lines(found: dict[str, Any]) -> Iterator[str]:
+    head = ["teacher", "attempts", "from store", "tokens in", "tokens out", "usd"]
+    rows = []
+    for name, each in found["teachers"].items():
+        attempts = ", ".join(f"{number} {outcome}" for outcome, number in each["attempts"].items()) or "0"
+        tokens = [str(each["input_tokens"]), str(each["output_tokens"])]
+        rows.append([name, attempts, str(each.get("from_store", 0)), *tokens, f"{each['usd']:.4f}"])
+    yield from _table(head, rows)
+    each_kept = f"{found['usd_per_kept']:.6f}" if found["usd_per_kept"] is not None else "-"
+    yield f"total {found['usd']:.4f} usd for {found['kept']} kept rows, {each_kept} usd each"
+    yield "seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in found["seconds"].items())

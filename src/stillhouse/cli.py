@@ -33,7 +33,7 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
 ) -> None:
     """Distil the embedded teacher into a student and measure whether it helped."""
-    _run("demo", [], out, limit)
+    _run("demo", [], out, limit, None)
 
 
 @app.command()
@@ -122,12 +122,13 @@ def run(
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Where the run goes (default: runs/NAME).")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Stop before spending more: 5usd, 2Mtok, 1000requests.")] = None,
     without_teacher: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Train without a teacher's rows.")
     ] = None,
 ) -> None:
     """Run a recipe; the same command again resumes it."""
-    _run(recipe, changes or [], out, limit, tuple(without_teacher or ()))
+    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()))
 
 
 @app.command()
@@ -191,6 +192,20 @@ def audit(run: RunFolder, as_json: Json = False) -> None:
 
 
 @app.command()
+def cost(run: RunFolder, as_json: Json = False) -> None:
+    """What each teacher cost in a run, and what a kept row cost, by the attempts in the store."""
+    from stillhouse.catalogue import cost_lines
+    from stillhouse.costs import cost_of
+    from stillhouse.run import load_run
+
+    found = cost_of(load_run(run).path)
+    if as_json:
+        _json(found)
+    else:
+        _lines(cost_lines(found))
+
+
+@app.command()
 def chat(run: RunFolder) -> None:
     """Talk to the student of a run (an empty line ends it)."""
     from stillhouse.chatting import chat as talk
@@ -199,13 +214,22 @@ def chat(run: RunFolder) -> None:
     talk(load_run(run).student)
 
 
-def _run(recipe: str, changes: list[str], out: Path | None, limit: int | None, without: tuple[str, ...] = ()) -> None:
+def _run(
+    recipe: str,
+    changes: list[str],
+    out: Path | None,
+    limit: int | None,
+    budget: str | None,
+    without: tuple[str, ...] = (),
+) -> None:
     from stillhouse.catalogue import compared, score_lines
     from stillhouse.recipe import load_recipe
     from stillhouse.run import Options, execute
 
     command = " ".join(["still", *sys.argv[1:]])
-    done = execute(load_recipe(recipe, changes), out, Options(limit=limit, without=without, command=command))
+    done = execute(
+        load_recipe(recipe, changes), out, Options(limit=limit, budget=budget, without=without, command=command)
+    )
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))
     typer.echo(f"report: {done.report}")

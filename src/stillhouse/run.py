@@ -2,13 +2,15 @@
 
 import errno
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from stillhouse.check import check
+from stillhouse.costs import budget_of
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
 from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
@@ -171,13 +174,17 @@ class _Stages:
         self.loaded, self.recipe, self.terms = loaded, loaded.recipe, terms
         self.folder, self.options, self.progress = folder, options, progress
         self.manifest = self._manifest()
-        self.calls = Calls(Path(self.recipe.store).expanduser() if self.recipe.store else None)
+        self.calls_before = self.manifest["calls"]
+        store = Path(self.recipe.store).expanduser() if self.recipe.store else None
+        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget_of(options.budget or self.recipe.budget))
 
     def _manifest(self) -> dict[str, Any]:
         old = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").is_file() else {}
         return {
             "version": 1,
             "name": self.recipe.name,
+            "run_id": old.get("run_id", uuid.uuid4().hex),  # under which the store keeps the books of this run
+            "store": str(Path(self.recipe.store).expanduser()) if self.recipe.store else None,
             "state": "running",
             "created": old.get("created", time.time()),
             "updated": time.time(),
@@ -188,6 +195,7 @@ class _Stages:
             "use": self.recipe.use.model_dump() if self.recipe.use else None,
             "versions": versions(),
             "commit": commit(),
+            "hardware": hardware(accelerators=bool(self.recipe.student)),
             "steps": old.get("steps", []),
             "students": old.get("students", []),
             "teachers": old.get("teachers", []),
@@ -215,7 +223,8 @@ class _Stages:
         self.manifest["stopped_by"] = str(error) if isinstance(error, StillhouseError) else type(error).__name__
         try:
             self._save()
-        except OSError:  # the disk may be what stopped it, and the first error is the one to show
+            self._report()
+        except (OSError, StillhouseError):  # the disk may be what stopped it, and the first error is the one to show
             return
 
     def _timed(self, stage: str, work: Any) -> Any:
@@ -227,10 +236,8 @@ class _Stages:
 
     def _save(self) -> None:
         self.manifest["updated"] = time.time()
-        counts = {
-            name: asdict(each) if is_dataclass(each) else dict(each) for name, each in self.calls.counts().items()
-        }
-        self.manifest["calls"] = {**self.manifest["calls"], **counts}
+        counts = {name: asdict(each) for name, each in self.calls.counts().items()}
+        self.manifest["calls"] = summed([self.calls_before, counts])
         write_json(self.folder / "manifest.json", self.manifest)
 
     def _knowledge(self) -> dict[str, dict[str, Data]]:
@@ -269,7 +276,7 @@ class _Stages:
 
     def _sweep(self, planned: set[str]) -> None:
         for old in (self.folder / "knowledge").iterdir():
-            if old.name not in planned:
+            if old.is_dir() and old.name not in planned:
                 shutil.rmtree(old)
 
     def _train(self, branches: Mapping[str, Mapping[str, Data]]) -> list[dict[str, Any]]:
@@ -353,6 +360,37 @@ def _validated(scores: Mapping[str, Any], arm: str, seed: int) -> float:
             better = next(task["higher_is_better"] for task in scores["tasks"] if task["task"] == row["task"])
             return row["mean"] if better else -row["mean"]
     return 0.0
+
+
+def summed(counts: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Counts by teacher, added up over the attempts at a run; a count may itself be counts by reason."""
+    total: dict[str, dict[str, Any]] = {}
+    for each in counts:
+        for teacher, fields in each.items():
+            mine = total.setdefault(teacher, {})
+            for name, value in fields.items():
+                if isinstance(value, Mapping):
+                    reasons = mine.get(name, {})
+                    mine[name] = {key: reasons.get(key, 0) + value.get(key, 0) for key in {**reasons, **value}}
+                else:
+                    mine[name] = mine.get(name, 0) + value
+    return total
+
+
+def hardware(*, accelerators: bool) -> dict[str, Any]:
+    """What the run runs on: processors, memory in GiB and, where something is trained, accelerators."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    told = {"cpu": named or platform.machine(), "cores": os.cpu_count(), "memory_gib": round(pages / 2**30, 1)}
+    if accelerators:
+        import torch
+
+        told["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return told
 
 
 def versions() -> dict[str, str]:

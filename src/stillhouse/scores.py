@@ -138,8 +138,9 @@ class Evaluation:
         return Teacher(model=subject.path)
 
     def _ask(self, subject: Subject, backend: Any, prompts: Sequence[Prompt], limit: int) -> list[str]:
-        """Greedy answers in order. A student is asked directly: its answers are free, and the next student's are others."""
-        asked = backend if subject.path else self.teachers.ask(subject.arm.partition(":")[2], {})
+        """Greedy answers in order. Local models are asked directly: answers that met the limit are graded as they are."""
+        local = subject.path or "logits" in backend.capabilities
+        asked = backend if local else self.teachers.ask(subject.arm.partition(":")[2], {})
         sampling = Sampling(temperature=0.0, max_tokens=limit)
         texts: dict[str, str] = {}
         requests = (Request(prompt, sampling, tag=str(number)) for number, prompt in enumerate(prompts))

@@ -199,7 +199,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Replaces a JSON file in one move, so that a reader or a kill never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part = path.with_name(f"{path.name}.part")
     with open(part, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False, default=str)
         file.flush()

@@ -245,7 +245,7 @@ def test_a_run_is_judged_on_its_own_day_or_later():
         (lambda: plan({**POCKET, "terms": {"licence": "mit"}}), "teachers.main.terms.licence: unknown"),
         (lambda: plan({**POCKET, "terms": {"record": "mit", "own_rights": "x"}}), "exclude each other"),
         (lambda: plan({**POCKET, "terms": {"record": "MIT AND"}}), "is not a licence expression"),
-        (lambda: plan({**POCKET, "terms": {"record": "GPL-3.0-only"}}), "neither a record nor a plain licence"),
+        (lambda: plan({**POCKET, "terms": {"record": "GPL-3.0-only"}}), "nor a plain licence with a row"),
         (lambda: plan({**POCKET, "terms": {"record": "data.gsm8k"}}), "is about a dataset"),
         (
             lambda: plan({**POCKET, "terms": {"record": "meta.lama3@2024-04-18"}}),

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from stillhouse.elicit.asking import Unparsed, numbered, sections
-from stillhouse.elicit.labeling import classify, explain, program, rationale_and_label, reference, strategy, transcript
+from stillhouse.elicit.labeling import (
+    as_reference,
+    classify,
+    explain,
+    program,
+    rationale_and_label,
+    reference,
+    strategy,
+    transcript,
+)
 from stillhouse.elicit.parsing import turns
 from stillhouse.errors import RecipeError
 from stillhouse.graders import math
@@ -129,3 +138,15 @@ def test_lists_and_sections() -> None:
     assert isinstance(sections("[A] x", ("A", "B")), Unparsed)
     assert isinstance(sections("[A] x\n[A] y\n[B] z", ("A", "B")), Unparsed)
     assert sections("[A]\n[B] z", ("A", "B")) == Unparsed("empty_section")
+
+
+def test_answers_become_references() -> None:
+    """R12: what the teacher said is what the student's answer is held against."""
+    example = SEED.answered("seven", asked=SEED.prompt, teacher="strong")
+    (seed,) = as_reference([example])
+    assert (seed.prompt, seed.reference, seed.origin.parents, seed.columns) == (
+        SEED.prompt,
+        "seven",
+        (example.id,),
+        {"kind": "sum"},
+    )

@@ -89,7 +89,7 @@ def test_chunks_are_fixed_by_position(opened: Open) -> None:
         list(opened().teacher("t", broken).ask(requests))
     list(opened().teacher("t", resumed).ask(requests))
     assert broken.asked == [["a", "b", "c", "d"], ["e", "f", "g", "h"]]
-    assert resumed.asked == [["e", "f"], ["i", "j"]]  # g and h had come before the crash and were kept
+    assert resumed.asked == [["e", "f", "g", "h"], ["i", "j"]]  # a chunk is committed whole or not at all
 
 
 def test_requests_stream(opened: Open) -> None:

@@ -21,11 +21,12 @@ from stillhouse.elicit.parsing import Rationale, code_block, rationale, turns
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS
-from stillhouse.records import Example, Lost, Message, Prompt, Seed, content_id, user
+from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, content_id, user
 from stillhouse.teachers.base import Generates, Outcome
 
 __all__ = [
     "answer",
+    "as_reference",
     "classify",
     "dialogue",
     "explain",
@@ -131,6 +132,16 @@ def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterat
             yield Lost(seed.id, "no_reference")
         else:
             yield seed.answered(template.replace("{reference}", seed.reference), asked=(), teacher="")
+
+
+def as_reference(examples: Iterable[Example]) -> Iterator[Seed]:
+    """The same prompts with the answers as their references: what another's answers are then held against. No teacher.
+
+    Source: R12 (the teacher's answer is what the student's is compared with).
+    """
+    for one in examples:
+        name = content_id("Seed", one.id, one.response)
+        yield Seed(name, one.prompt, one.response, one.columns, Origin((one.id,), one.origin.teacher, one.origin.keys))
 
 
 def program(

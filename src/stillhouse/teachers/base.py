@@ -43,6 +43,8 @@ class Request:
     tag: str = ""
     expected: str | None = None
     response_schema: dict[str, Any] | None = None
+    scored: str | None = None  # not an answer is wanted but the likelihood of this one, ...
+    top_logprobs: int = 0  # ... with so many likeliest tokens at each of its places
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,6 @@ CREATE TABLE IF NOT EXISTS answer(
     key TEXT PRIMARY KEY, attempt INTEGER NOT NULL, text TEXT NOT NULL, reasoning TEXT NOT NULL,
     finish_reason TEXT NOT NULL, served_model TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
     estimated INTEGER NOT NULL, ignored TEXT NOT NULL, cost_usd REAL, logprobs BLOB);
-CREATE TABLE IF NOT EXISTS verdict(
-    key TEXT NOT NULL, parser TEXT NOT NULL, version TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
-    parsed TEXT, PRIMARY KEY(key, parser, version));
-CREATE TABLE IF NOT EXISTS batch_job(
-    local_id TEXT PRIMARY KEY, state TEXT NOT NULL, teacher TEXT NOT NULL, provider_id TEXT, input_sha TEXT NOT NULL,
-    n INTEGER NOT NULL, created REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS batch_item(
-    local_id TEXT NOT NULL, key TEXT NOT NULL, custom_id TEXT NOT NULL, line_sha TEXT, PRIMARY KEY(local_id, key));
 CREATE TABLE IF NOT EXISTS spend(
     run TEXT NOT NULL, teacher TEXT NOT NULL, attempts INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL, usd REAL NOT NULL, PRIMARY KEY(run, teacher));
@@ -344,7 +336,7 @@ def _rebuild(path: Path) -> str:
     kept, lost = {}, []
     damaged = sqlite3.connect(aside, isolation_level=None)
     damaged.text_factory = lambda raw: raw.decode("utf-8", "replace")
-    for table in ("request", "attempt", "answer", "verdict", "batch_job", "batch_item", "spend"):
+    for table in ("request", "attempt", "answer", "spend"):
         kept[table], whole = _copy_readable(damaged, fresh, table)
         if not whole:
             lost.append(table)

@@ -77,7 +77,7 @@ def price_of_run(store: AnswerStore, run: str) -> dict[str, dict[str, Any]]:
 
 
 def trail(store: AnswerStore, key: str) -> dict[str, Any] | None:
-    """Everything the store knows about one request, for `still why`: the request, its attempts, its answer, how it was read."""
+    """Everything the store knows about one request, for `still why`: the request, its attempts, its answer."""
     request = store.rows("SELECT body, created FROM request WHERE key = ?", [key])
     if not request:
         return None
@@ -86,12 +86,10 @@ def trail(store: AnswerStore, key: str) -> dict[str, Any] | None:
         "input_tokens, output_tokens, reasoning_tokens, cached_tokens, reserved_usd, settled_usd, flags, price_id"
     )
     attempts = store.rows(f"SELECT {columns} FROM attempt WHERE key = ? ORDER BY id", [key])
-    verdicts = store.rows("SELECT parser, version, status, reason, parsed FROM verdict WHERE key = ?", [key])
     known = store.known([key]).get(key)
     return {
         "key": key,
         "request": zlib.decompress(request[0][0]).decode("utf-8"),
         "attempts": [dict(zip(columns.split(", "), row)) for row in attempts],
         "answer": known.answer if known else None,
-        "verdicts": [dict(zip(("parser", "version", "status", "reason", "parsed"), row)) for row in verdicts],
     }

@@ -92,7 +92,8 @@ class Purse:
         self.reserved, self._out = self.reserved - planned, self._out - 1
         self.spent += actual
         shares = [actual.tokens / worst.tokens if worst.tokens else 0.0, actual.usd / worst.usd if worst.usd else 0.0]
-        self._outputs.setdefault(teacher, deque(maxlen=_SEEN)).append(max(shares))
+        if actual.tokens:  # what failed without being billed says nothing about the length of answers
+            self._outputs.setdefault(teacher, deque(maxlen=_SEEN)).append(max(shares))
         if actual.usd > worst.usd * (1 + 1e-9) and not self.overshot:
             self.overshot = f"{teacher}: an answer cost ${actual.usd:.6f}, at most ${worst.usd:.6f} was expected"
         if self._settled is not None:

@@ -42,6 +42,8 @@ def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
     }
     if request.response_schema is not None:
         body["response_schema"] = _sha256(canonical_json(request.response_schema))
+    if request.scored is not None:
+        body["scored"], body["top_logprobs"] = request.scored, request.top_logprobs
     if identity.wire == "scripted":  # the one backend that may read `expected`
         body["expected"] = request.expected
     for name in dict(identity.settings).get("dropped", "").split(","):
@@ -61,7 +63,7 @@ def derived_seed(key: str) -> int:
 
 def text_fault(request: Request) -> str | None:
     """Why the text of a request cannot be stored or sent (NUL, lone surrogate); None where it can. No repair is tried."""
-    for text in [message.content for message in request.messages] + list(request.sampling.stop):
+    for text in (*(message.content for message in request.messages), *request.sampling.stop, request.scored or ""):
         if "\x00" in text:
             return "the prompt holds a NUL character"
         if not text.isascii():

@@ -5,17 +5,11 @@ attempt (written down as in flight before the bytes leave), settlement. What hap
 """
 
 import asyncio
-import os
-import socket
 import sqlite3
-import threading
 import time
-import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import StillhouseError, TeacherError
@@ -23,154 +17,20 @@ from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
 from stillhouse.teachers.asking.budget import Purse, Spent
 from stillhouse.teachers.asking.gate import usable
 from stillhouse.teachers.asking.keys import canonical_json, derived_seed, request_key, request_v1
+from stillhouse.teachers.asking.leases import alive, release, settle_dead, take
+from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.pace import Pace
 from stillhouse.teachers.asking.wire import Clock, Fault, Price, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Outcome, Request
 
-__all__ = ["Asker", "Loop", "Writer", "ask_bare", "owner", "settle_dead"]
+__all__ = ["Asker", "ask_bare"]
 
 ATTEMPTS = 6
-_GROUP, _GROUP_S = 64, 0.002
 _BACKOFF_S, _BACKOFF_MOST_S = 1.0, 60.0
 _JITTER_MOST_S = 30.0
 _DRAIN_S = 30.0
 _FATAL = ("quota", "auth", "refused_connection")
 _ROW = {"bad_request": "bad_request", "context_overflow": "context_overflow", "refused": "refused"}
-
-
-class Loop:
-    """An event loop in a thread of its own, started when first needed."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="stillhouse-calls", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-    def close(self) -> None:
-        """Cancels what is still under way, and ends the thread."""
-        self.submit(_cancelled()).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=10)
-        self.loop.close()
-
-
-async def _cancelled() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-class Writer:
-    """Groups the writes of many requests into commits; a write is on disk when `put` returns."""
-
-    def __init__(self, store: AnswerStore) -> None:
-        self._store = store
-        self._waiting: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def put(self, write: Callable[[sqlite3.Connection], Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        self._waiting.append((write, done))
-        if len(self._waiting) >= _GROUP:
-            self._flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(_GROUP_S, self._flush)
-        return await done
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        group, self._waiting = self._waiting, []
-        if not group:
-            return
-        try:
-            with self._store.transaction() as db:
-                results = [write(db) for write, _ in group]
-        except (StillhouseError, sqlite3.Error) as error:
-            for _, done in group:
-                if not done.cancelled():
-                    done.set_exception(error)
-            return
-        for (_, done), result in zip(group, results):
-            if not done.cancelled():
-                done.set_result(result)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lease:
-    owner: str
-    until: float
-
-
-_open: set[str] = set()  # the owners of leases that live in this process
-
-
-def owner() -> str:
-    """This process, as a lease names it: host, process id, when it started, and a random part."""
-    name = f"{socket.gethostname()}|{os.getpid()}|{_started(os.getpid())}|{uuid.uuid4().hex[:8]}"
-    _open.add(name)
-    return name
-
-
-def _started(process: int) -> str:
-    """Tells a process from a later one with the same id, where the system says."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _alive(lease: _Lease) -> bool:
-    host, process, started, _ = lease.owner.split("|")
-    if time.time() > lease.until:
-        return False
-    if host != socket.gethostname():
-        return True
-    if int(process) == os.getpid():
-        return lease.owner in _open
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not started or _started(int(process)) == started
-
-
-def settle_dead(store: AnswerStore, *, mine: str = "") -> int:
-    """Attempts in flight whose process is gone may have been billed: settled at their worst case and flagged.
-
-    So are those of the owner `mine`, who is about to leave and gives all its leases back. Gives how many there were.
-    """
-    sql = "SELECT a.id, a.run, a.teacher, a.reserved_usd, r.key, r.leased_by, r.lease_until FROM attempt a JOIN request r "
-    dead = [
-        row
-        for row in store.rows(sql + "ON r.key = a.key WHERE a.outcome = 'in_flight'")
-        if row[5] in (None, mine) or not _alive(_Lease(row[5], row[6] or 0.0))
-    ]
-    _open.discard(mine)
-    with store.transaction() as db:
-        db.execute("UPDATE request SET leased_by = NULL, lease_until = NULL WHERE leased_by = ?", (mine,))
-        for attempt, run, teacher, reserved, key, _, _ in dead:
-            changed = db.execute(
-                "UPDATE attempt SET outcome = 'unknown_after_send', settled_usd = reserved_usd, flags = 'cost_uncertain', "
-                "finished = ? WHERE id = ? AND outcome = 'in_flight'",
-                (time.time(), attempt),
-            ).rowcount
-            if changed:
-                db.execute("UPDATE request SET leased_by = NULL WHERE key = ?", (key,))
-                db.execute(
-                    "INSERT INTO spend VALUES (?, ?, 1, 0, 0, ?) ON CONFLICT(run, teacher) DO UPDATE SET "
-                    "attempts = attempts + 1, usd = usd + excluded.usd",
-                    (run, teacher, reserved or 0.0),
-                )
-    return len(dead)
 
 
 @dataclass
@@ -191,12 +51,13 @@ class Asker:
     flying: dict[str, "asyncio.Future[Answer | Failure]"]
     booked: Callable[[AttemptRow], None]
     fatal: StillhouseError | None = None
+    stopped: bool = False
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     exchanging: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def stop(self, fatal: StillhouseError | None) -> None:
         """Nothing new leaves; what is out may come home."""
-        self.fatal = self.fatal or fatal
+        self.fatal, self.stopped = self.fatal or fatal, True
         for task in self.tasks - self.exchanging - {asyncio.current_task()}:
             task.cancel()
 
@@ -298,13 +159,15 @@ class Asker:
         await self.pace.admit()
         try:
             self._check_stopped()
-        except StillhouseError:
+        except BaseException:
             self.pace.release()
             raise
 
     def _check_stopped(self) -> None:
         if self.fatal is not None:
             raise self.fatal
+        if self.stopped:
+            raise asyncio.CancelledError
 
     def _learn(self, reply: Reply, seconds: float) -> None:
         """Tells the pace, and stops everything where nothing more can be asked."""
@@ -342,25 +205,25 @@ class Asker:
         until = time.time() + 2 * self.backend.timeout + 600
         while True:
             self._check_stopped()
-            holder = await self.writer.put(lambda db: _lease(self.store, db, key, body, self.owner, until))
+            holder = await self.writer.put(lambda db: take(self.store, db, key, body, self.owner, until))
             if holder is None:
                 known = self.store.known([key]).get(key)
                 if known is not None and known.answer is not None:
                     await self._released(key, self.owner)
                     return known.answer
                 return None
-            if not _alive(holder):
+            if not alive(holder):
                 settle_dead(self.store)
                 await self._released(key, holder.owner)
                 continue
             await self.clock.sleep(0.2)
 
     async def _released(self, key: str, holder: str) -> None:
-        await self.writer.put(lambda db: _release(db, key, holder))
+        await self.writer.put(lambda db: release(db, key, holder))
 
     def _ended(self, db: sqlite3.Connection, row: AttemptRow) -> None:
         self.store.write(db, self.run, self.teacher, row)
-        _release(db, row.key, self.owner)
+        release(db, row.key, self.owner)
 
     def _in_flight(self, db: sqlite3.Connection, row: AttemptRow) -> int:
         sql = "INSERT INTO attempt(key, run, teacher, transport, started, outcome, reserved_usd) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -393,26 +256,6 @@ class Asker:
             output_tokens=reply.output_tokens, reasoning_tokens=reply.reasoning_tokens, cached_tokens=reply.cached_tokens,
             settled_usd=usd, flags=",".join(flags), price_id=self.price.id, raw=reply.raw, logprobs=reply.logprobs,
         )  # fmt: skip
-
-
-def _lease(store: AnswerStore, db: sqlite3.Connection, key: str, body: str, mine: str, until: float) -> _Lease | None:
-    """Takes the lease of a request by compare-and-set: None when it is this process's now, else the holder's."""
-    db.execute(
-        "INSERT OR IGNORE INTO request(key, body, created) VALUES (?, ?, ?)",
-        (key, store.packed_body(body), time.time()),
-    )
-    taken = db.execute(
-        "UPDATE request SET leased_by = ?, lease_until = ? WHERE key = ? AND (leased_by IS NULL OR leased_by = ?)",
-        (mine, until, key, mine),
-    ).rowcount
-    if taken:
-        return None
-    holder = db.execute("SELECT leased_by, lease_until FROM request WHERE key = ?", (key,)).fetchone()
-    return _Lease(holder[0], holder[1])
-
-
-def _release(db: sqlite3.Connection, key: str, holder: str) -> None:
-    db.execute("UPDATE request SET leased_by = NULL, lease_until = NULL WHERE key = ? AND leased_by = ?", (key, holder))
 
 
 def _sentence(teacher: str, url: str, fault: Fault) -> str:

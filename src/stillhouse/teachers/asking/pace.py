@@ -67,7 +67,8 @@ class Pace:
                 await self._wake()
 
     def release(self) -> None:
-        self.out -= 1
+        """One request less is out; a probe that ends without a verdict leaves its turn to the next."""
+        self.out, self._probing = self.out - 1, False
         self._woken.set()
 
     def succeeded(self, seconds: float) -> None:

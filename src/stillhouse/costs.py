@@ -1,0 +1,73 @@
+"""What a run may cost and what it did: the budget as people write it, and the ledger of the store per kept row."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import RecipeError
+from stillhouse.store import read_json
+from stillhouse.teachers.asking.budget import Budget
+
+_AMOUNT = re.compile(
+    r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(usd|\$|tok|ktok|mtok|requests|h)\s*(?:,?\s*(soft|hard))?\s*$", re.IGNORECASE
+)
+_TOKENS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000}
+
+
+def budget_of(text: str | None) -> Budget | None:
+    """`5usd`, `2Mtok`, `300ktok`, `1000requests` or `2h`, with `hard` behind it for a budget that is never overshot."""
+    if text is None:
+        return None
+    found = _AMOUNT.match(str(text))
+    if found is None:
+        raise RecipeError(f"budget: {text!r} cannot be read; write for example 5usd, 2Mtok, 1000requests or 5usd hard")
+    amount, unit, mode = float(found[1]), found[2].lower(), (found[3] or "soft").lower()
+    if unit in _TOKENS:
+        return Budget(tokens=round(amount * _TOKENS[unit]), mode=mode)  # type: ignore[arg-type]
+    if unit == "requests":
+        return Budget(requests=round(amount), mode=mode)  # type: ignore[arg-type]
+    if unit == "h":
+        return Budget(hours=amount, mode=mode)  # type: ignore[arg-type]
+    return Budget(usd=amount, mode=mode)  # type: ignore[arg-type]
+
+
+def cost_of(run: Path) -> dict[str, Any]:
+    """What each teacher was asked and cost in a run, by the attempts in the store, and what a kept row cost.
+
+    Attempts of every outcome count: retries, refusals, truncations and judges. Dollars are None where no teacher has a price.
+    """
+    from stillhouse.teachers.asking.answers import AnswerStore
+    from stillhouse.teachers.asking.books import price_of_run
+
+    manifest = read_json(run / "manifest.json")
+    store = AnswerStore(manifest.get("store"))
+    try:
+        teachers = price_of_run(store, manifest.get("run_id", ""))
+    finally:
+        store.close()
+    for name, counts in manifest["calls"].items():
+        teachers.setdefault(
+            name, {"attempts": {}, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "uncertain_usd": 0.0}
+        )
+        teachers[name]["from_store"] = counts.get("hits", 0)
+    total = sum(each["usd"] for each in teachers.values())
+    kept = _kept(manifest)
+    per_kept = total / kept if kept else None
+    return {
+        "run": str(run),
+        "teachers": teachers,
+        "usd": total,
+        "kept": kept,
+        "usd_per_kept": per_kept,
+        "seconds": manifest["seconds"],
+    }
+
+
+def _kept(manifest: dict[str, Any]) -> int:
+    """Rows that the branches with a teacher ended with."""
+    last: dict[str, dict[str, Any]] = {}
+    taught = set()
+    for step in manifest["steps"]:
+        last[step["branch"]] = step
+        taught |= {step["branch"]} if step["teachers"] else set()
+    return sum(step["out"] for branch, step in last.items() if branch in taught)

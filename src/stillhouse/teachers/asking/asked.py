@@ -1,0 +1,345 @@
+"""A teacher as elicitors see it: looked up, asked where missing, settled, handed on in order."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
+from stillhouse.records import Prompt
+from stillhouse.teachers.asking.answers import AttemptRow, Known
+from stillhouse.teachers.asking.beliefs import beliefs_of
+from stillhouse.teachers.asking.budget import Spent
+from stillhouse.teachers.asking.gate import Counts, usable
+from stillhouse.teachers.asking.keys import canonical_json, request_key, request_v1, text_fault
+from stillhouse.teachers.asking.loop import Loop
+from stillhouse.teachers.asking.online import Asker
+from stillhouse.teachers.asking.reading import refuses
+from stillhouse.teachers.asking.wire import WireBackend
+from stillhouse.teachers.base import (
+    Answer,
+    Backend,
+    Failure,
+    Identity,
+    Outcome,
+    Request,
+    Reveals,
+    Sampling,
+    Scores,
+    TokenBeliefs,
+)
+
+if TYPE_CHECKING:
+    from stillhouse.teachers.calls import Calls
+
+__all__ = ["Asked", "Revealing", "Scoring", "book"]
+
+_WINDOW = 256  # requests held at a time for a backend that names no chunk of its own
+_REDRAWN = 1 << 32  # a second draw after an empty answer lies beyond every planned sample_index
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One request on its way: `wanted` is what is asked for it now (another rung, another draw), `result` how it ended."""
+
+    request: Request
+    wanted: Request
+    key: str = ""
+    rung: int = 1
+    redrawn: bool = False
+    result: Answer | Failure | None = None
+    future: "Future[None] | None" = None
+
+
+class Asked:
+    """A backend as elicitors see it (the `Generates` protocol)."""
+
+    def __init__(
+        self, calls: "Calls", name: str, backend: Backend, sampling: Sampling, rungs: int, refusals: bool
+    ) -> None:
+        self.name = name
+        self.sampling = sampling
+        self.backend = backend
+        self._calls = calls
+        self._rungs, self._refusals = rungs, refusals
+        self._identity: Identity | None = None
+
+    def identity(self) -> Identity:
+        """Everything about the teacher that can change its answers."""
+        if self._identity is None:
+            self._identity = self.backend.identity()
+        return self._identity
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        """Outcomes in the order of `requests`, of which a bounded number is held at a time.
+
+        Local teachers work in chunks fixed by the position of a request, and a chunk is committed whole: what a resumed
+        run still has to generate is batched as it was the first time.
+        """
+        if hasattr(self.backend, "exchange"):
+            yield from self._streamed(iter(requests), _wire(self.backend))
+            return
+        source = iter(requests)
+        size = getattr(self.backend, "chunk", 0) or _WINDOW
+        while chunk := list(islice(source, size)):
+            yield from self._chunk(chunk)
+
+    def _chunk(self, requests: list[Request]) -> Iterator[Outcome]:
+        slots = [_slot(request) for request in requests]
+        while open_slots := [slot for slot in slots if slot.result is None]:
+            if stop := self._round(open_slots):
+                break
+        for slot in slots:
+            if slot.result is None:
+                raise BudgetReached(f"the budget is reached: {stop}; run again with a larger one to go on")
+            yield self._outcome(slot)
+
+    def _streamed(self, source: Iterator[Request], backend: WireBackend) -> Iterator[Outcome]:
+        """Keeps a window of requests on their way and hands their outcomes on in order."""
+        asker, loop = self._calls.asker(self.name, backend)
+        window: deque[_Slot] = deque()
+        more = True
+        try:
+            while True:
+                if more and 2 * len(window) <= _WINDOW:
+                    taken = [_slot(request) for request in islice(source, _WINDOW - len(window))]
+                    more = bool(taken)
+                    self._started(taken, asker, loop)
+                    window.extend(taken)
+                if not window:
+                    return
+                _finished(window[0], asker)
+                yield self._outcome(window.popleft())
+        finally:
+            if any(slot.future is not None and not slot.future.done() for slot in window):
+                loop.submit(asker.drain()).result()
+
+    def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
+        for slot in slots:
+            slot.key = "" if slot.result else request_key(self.identity(), slot.wanted)
+        known = self._looked_up({slot.key: slot.wanted for slot in slots if slot.result is None})
+        for slot in slots:
+            if slot.result is None and slot.key in known:
+                self._settle(slot, known[slot.key])
+            if slot.result is None:
+                slot.future = loop.submit(self._obtain(slot, asker))
+
+    async def _obtain(self, slot: _Slot, asker: Asker) -> None:
+        """One slot to its end: the next rung, another draw, other attempts."""
+        while slot.result is None:
+            slot.key = request_key(self.identity(), slot.wanted)
+            found = self._looked_up({slot.key: slot.wanted})
+            self._settle(slot, found[slot.key] if found else await asker(slot.key, slot.wanted))
+
+    def _outcome(self, slot: _Slot) -> Outcome:
+        result = slot.result or Failure("no_answer")
+        if self._refusals and isinstance(result, Answer) and refuses(result.text):
+            result = Failure("refused", f"begins: {result.text[:80]}")  # the store keeps the text for a better reader
+        _count(self._calls.counts()[self.name], result)
+        return Outcome(slot.request, result, slot.key)
+
+    def _round(self, slots: list[_Slot]) -> str:
+        """Looks the slots' requests up, asks what is missing, and settles each slot or gives it its next request.
+
+        Gives the limit of the budget that kept some of them from being asked, in words.
+        """
+        identity = self.identity()
+        wanted: dict[str, Request] = {}
+        for slot in slots:
+            slot.key = request_key(identity, slot.wanted)
+            wanted.setdefault(slot.key, slot.wanted)
+        results = self._looked_up(wanted)
+        missing = {key: request for key, request in wanted.items() if key not in results}
+        missing, stop = self._affordable(missing)
+        if missing:
+            results |= self._asked(missing)
+        for slot in slots:
+            if slot.key in results:
+                self._settle(slot, results[slot.key])
+        purse = self._calls.purse
+        return purse.reached(purse.spent + Spent()) if stop else ""
+
+    def _affordable(self, missing: dict[str, Request]) -> tuple[dict[str, Request], str]:
+        """As many of the missing as the budget still allows; a local teacher is limited by requests, tokens and hours."""
+        purse, allowed, stop = self._calls.purse, {}, ""
+        for number, (key, request) in enumerate(missing.items(), 1):
+            stop = purse.reached(purse.spent + Spent(requests=number))
+            if stop:
+                break
+            allowed[key] = request
+        return allowed, stop
+
+    def _looked_up(self, wanted: dict[str, Request]) -> dict[str, Answer | Failure]:
+        counts, found = self._calls.counts()[self.name], {}
+        for key, known in self._calls.store.known(list(wanted)).items():
+            if known.answer is None and known.failure in self._calls.retry:
+                continue
+            found[key] = _result(known)
+            if known.answer is not None:
+                counts.hits += 1
+                counts.hit_input_tokens += known.answer.input_tokens
+                counts.hit_output_tokens += known.answer.output_tokens
+                counts.hit_cost_usd += known.answer.cost_usd or 0.0
+        return found
+
+    def _asked(self, missing: dict[str, Request]) -> dict[str, Answer | Failure]:
+        """Asks the backend and commits what it gave, before an error too.
+
+        A local teacher's unfinished chunk is not kept: the rest of it would be batched anew, and could differ.
+        """
+        keys = {id(request): key for key, request in missing.items()}
+        results: dict[str, Answer | Failure] = {}
+        rows: list[AttemptRow] = []
+        started = time.time()
+        try:
+            for outcome in self.backend.ask(list(missing.values())):
+                key = keys.get(id(outcome.request)) or request_key(self.identity(), outcome.request)
+                results[key] = usable(outcome.result) if isinstance(outcome.result, Answer) else outcome.result
+                rows += _rows(key, outcome.result, results[key], started)
+        except BaseException:
+            if not getattr(self.backend, "chunk", 0):
+                self._commit(rows, missing)
+            raise
+        self._commit(rows, missing)
+        for key in missing:
+            results.setdefault(key, Failure("no_answer", "the teacher gave nothing back for this request"))
+        return results
+
+    def _commit(self, rows: list[AttemptRow], missing: dict[str, Request]) -> None:
+        bodies = [(row.key, canonical_json(request_v1(self.identity(), missing[row.key]))) for row in rows]
+        self._calls.store.commit(self._calls.run, self.name, rows, bodies)
+        counts = self._calls.counts()[self.name]
+        counts.seconds += max((row.finished - row.started for row in rows), default=0.0)
+        for row in rows:
+            book(counts, row)
+            self._calls.purse.spend(Spent(row.settled_usd or 0.0, row.input_tokens + row.output_tokens))
+
+    def _settle(self, slot: _Slot, result: Answer | Failure) -> None:
+        if isinstance(result, Failure) and result.kind == "truncated" and slot.rung < self._rungs:
+            slot.rung += 1
+            longer = replace(slot.wanted.sampling, max_tokens=2 * slot.wanted.sampling.max_tokens)
+            slot.wanted = replace(slot.wanted, sampling=longer)
+        elif (
+            isinstance(result, Failure)
+            and result.kind == "empty"
+            and not slot.redrawn
+            and slot.wanted.sampling.temperature > 0
+        ):
+            slot.redrawn = True
+            slot.wanted = replace(slot.wanted, sample_index=_REDRAWN + slot.wanted.sample_index)
+        else:
+            slot.result = result
+
+
+class Scoring(Asked):
+    """Also says how likely the tokens of a response are.
+
+    What a server says is stored like an answer; a local teacher's beliefs cost no money and are worked out again.
+    """
+
+    def tokenizer_fingerprint(self) -> str:
+        return _scores(self.backend).tokenizer_fingerprint()
+
+    def top_logprobs(self, pairs: Iterable[tuple[Prompt, str]], *, k: int) -> Iterator[TokenBeliefs]:
+        if not hasattr(self.backend, "exchange"):
+            yield from _scores(self.backend).top_logprobs(pairs, k=k)
+            return
+        limit = Sampling(max_tokens=1)
+        for outcome in self.ask(Request(prompt, limit, scored=response, top_logprobs=k) for prompt, response in pairs):
+            if isinstance(outcome.result, Failure):
+                why = f"{outcome.result.kind}: {outcome.result.detail}"
+                raise TeacherError(f"teacher {self.name!r} could not tell how likely a response is ({why})")
+            ((packed,),) = self._calls.store.rows("SELECT logprobs FROM answer WHERE key = ?", [outcome.key])
+            yield beliefs_of(packed)
+
+
+class Revealing(Scoring):
+    """Also gives the model itself."""
+
+    def module(self) -> Any:
+        return _reveals(self.backend).module()
+
+    def tokenizer(self) -> Any:
+        return _reveals(self.backend).tokenizer()
+
+
+def _wire(backend: Any) -> WireBackend:
+    return backend
+
+
+def _scores(backend: Any) -> Scores:
+    return backend
+
+
+def _reveals(backend: Any) -> Reveals:
+    return backend
+
+
+def _result(known: Known) -> Answer | Failure:
+    return known.answer if known.answer is not None else Failure(known.failure, known.detail)
+
+
+def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: float) -> list[AttemptRow]:
+    """The attempt to be written down; none where the teacher was not asked at all."""
+    finished = time.time()
+    if isinstance(given, Failure):
+        attempted = given.state != "not_attempted"
+        return (
+            [AttemptRow(key, given.kind, detail=given.detail, started=started, finished=finished)] if attempted else []
+        )
+    failed = isinstance(result, Failure)
+    return [
+        AttemptRow(
+            key,
+            result.kind if isinstance(result, Failure) else "answered",
+            None if failed else given,
+            detail=result.detail if isinstance(result, Failure) else "",
+            started=started,
+            finished=finished,
+            served_model=given.served_model,
+            input_tokens=given.input_tokens,
+            output_tokens=given.output_tokens,
+            settled_usd=given.cost_usd,
+            raw=given.text.encode("utf-8", "surrogatepass") if failed else b"",
+        )
+    ]
+
+
+def _count(counts: Counts, result: Answer | Failure) -> None:
+    counts.asked += 1
+    if isinstance(result, Answer):
+        counts.answered += 1
+    elif result.state == "not_attempted":
+        counts.not_attempted += 1
+    else:
+        counts.failed[result.kind] = counts.failed.get(result.kind, 0) + 1
+
+
+def _slot(request: Request) -> _Slot:
+    fault = text_fault(request)
+    return _Slot(request, request, result=Failure("unencodable", fault) if fault else None)
+
+
+def _finished(slot: _Slot, asker: Asker) -> None:
+    """Waits for a slot; what stops the whole run is raised in place of what it did to this slot."""
+    if slot.future is None:
+        return
+    try:
+        slot.future.result()
+    except (CancelledError, StillhouseError) as error:
+        raise asker.fatal or error from None
+
+
+def book(counts: Counts, row: AttemptRow) -> None:
+    """Adds one attempt to what a teacher was asked."""
+    counts.attempts += 1
+    counts.input_tokens += row.input_tokens
+    counts.output_tokens += row.output_tokens
+    counts.cost_usd += row.settled_usd or 0.0
+    if row.served_model:
+        counts.served[row.served_model] = counts.served.get(row.served_model, 0) + 1
+    for name in row.answer.ignored if row.answer else ():
+        counts.ignored[name] = counts.ignored.get(name, 0) + 1
