@@ -42,6 +42,11 @@ class Plan:
 def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
     """Raises `RecipeError` for the first thing that cannot be right; returns the plan otherwise."""
     plan = Plan(loaded.recipe.name)
+    if loaded.recipe.rounds > 1:
+        raise RecipeError(
+            "rounds: one recipe runs one round; for the next, name this run's student as the teacher of a second recipe "
+            "(`backend: run, path: runs/NAME`)"
+        )
     seen: dict[str, str] = {}
     for arm, recipe in loaded.arms().items():
         where = f"arms.{arm}." if loaded.recipe.arms else ""

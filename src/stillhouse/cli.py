@@ -244,29 +244,22 @@ def _json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
+# typer raises its own copy of click's mistakes, older ones those of click itself
+_Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> None:
     """Runs the command line. An error that a person can act on is one sentence and an exit code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what a command exits with comes back as a number
     except StillhouseError as error:
         typer.echo(f"still: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("still: interrupted; the same command again goes on from here", err=True)
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:
-        _usage(error)
-        raise
-
-
-def _usage(error: Exception) -> None:
-    """Mistakes in the way a command was written end here, with the command's own usage line."""
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
-        sys.exit(error.exit_code)
-    if isinstance(error, click.ClickException):
+        code = error.exit_code
+    except _Misused as error:
         error.show()
-        sys.exit(2)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
+        typer.echo("still: interrupted; the same command again goes on from here", err=True)
+    sys.exit(code or 0)

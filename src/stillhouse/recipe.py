@@ -45,9 +45,13 @@ class ElicitEntry(Entry):
 
 
 class SelectEntry(Entry):
-    """Which rows are kept."""
+    """Which rows are kept.
+
+    `against: random` adds an arm trained on as many rows drawn by chance; `drawn` marks that arm's own entry.
+    """
 
     against: Literal["random"] | None = None
+    drawn: bool = False
 
 
 class ObjectiveEntry(Entry):
@@ -167,10 +171,22 @@ class Loaded(BaseModel):
 
     def arms(self) -> dict[str, "Recipe"]:
         """Each arm as a whole recipe: the file with the arm's part laid over it. Without `arms:`, the file itself as `main`."""
-        if not self.recipe.arms:
-            return {"main": self.recipe}
         plain = {key: value for key, value in self.data.items() if key != "arms"}
-        return {name: build(merged(plain, part), f"arms.{name}") for name, part in self.recipe.arms.items()}
+        parts = {name: merged(plain, part) for name, part in self.recipe.arms.items()} or {"main": plain}
+        for name, part in list(parts.items()):
+            if (drawn := _drawn(part)) != part:
+                parts[f"{name}-random"] = drawn
+        return {name: build(part, f"arms.{name}") for name, part in parts.items()}
+
+
+def _drawn(part: dict[str, Any]) -> dict[str, Any]:
+    """The same arm with every selector that stands `against: random` replaced by a draw of as many rows."""
+    out = deepcopy(part)
+    for branch in (out.get("knowledge") or {}).values():
+        for entry in (branch.get("select") or []) if isinstance(branch, Mapping) else []:
+            if isinstance(entry, dict) and entry.get("against") == "random":
+                entry["drawn"] = True
+    return out
 
 
 def load_recipe(

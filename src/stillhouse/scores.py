@@ -204,6 +204,8 @@ def _items(rows: list[dict[str, Any]], arm: str) -> list[str]:
 def _table(rows: list[dict[str, Any]], arm: str, split: str) -> tuple[np.ndarray, list[int | None]]:
     """values_SI and the seeds of its rows; an answer that could not be graded is nan."""
     mine = [row for row in rows if row["arm"] == arm and row["split"] == split]
+    if not mine:  # nothing was set aside for choosing
+        return np.zeros((0, 0)), []
     seeds = list(dict.fromkeys(row["seed"] for row in mine))
     table = [[_number(row["value"]) for row in mine if row["seed"] == seed] for seed in seeds]
     if len({len(values) for values in table}) > 1:

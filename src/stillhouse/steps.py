@@ -227,6 +227,9 @@ class Knowledge:
         if step.kind == "elicit":
             assert isinstance(step.entry, ElicitEntry)
             return self._elicited(function, step.entry, source, step.where)
+        if getattr(step.entry, "drawn", False):
+            kept = sum(reason is None for _, reason in function(source))
+            return _random(source, kept, self.recipe.seed)
         return (record if reason is None else Lost(record.id, reason) for record, reason in function(source))
 
     def _elicited(
@@ -299,6 +302,15 @@ def _column(record: Record, column: str, names: Sequence[str], where: str) -> st
 def _first(source: Records, rows: int) -> Iterator[Result]:
     for number, record in enumerate(source):
         yield record if number < rows else Lost(record.id, "beyond_keep")
+
+
+def _random(source: Records, rows: int, seed: int) -> Iterator[Result]:
+    """As many rows as a selector kept, drawn by chance: what its choice is to be compared with."""
+    import numpy as np
+
+    drawn = set(np.random.default_rng(seed).permutation(len(source))[:rows].tolist())
+    for number, record in enumerate(source):
+        yield record if number in drawn else Lost(record.id, "not_drawn")
 
 
 def _without(source: Records, step: Step) -> Iterator[Result]:

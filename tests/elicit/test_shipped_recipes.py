@@ -59,11 +59,7 @@ def dry(name: str) -> dict[str, Any]:
     weak = "hm, number {index}" if "hard" in name else REPLY
     data["teachers"] = {
         "main": {"backend": "scripted", "responses": script, "reply": REPLY, "sampling": samples.get("main", {})},
-        "weak": {
-            "backend": "scripted",
-            "reply": "hm, number {index}",
-            "responses": {k: v for k, v in script.items() if "Judge" in k},
-        },
+        "weak": {"backend": "scripted", "reply": weak, "responses": {k: v for k, v in script.items() if "Judge" in k}},
     }
     for branch in data["knowledge"].values():
         for entry in branch["elicit"]:

@@ -1,5 +1,6 @@
 """Fixtures of the training tests; what they are made of is in train_helpers."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from stillhouse.train.student import Student
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train_helpers import WhiteBox, believe, make_examples, make_model, make_tokenizer
+
+# the library collects garbage at the start of each training; a hundred of them need not look at every imported module
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -15,16 +15,15 @@ from tools.pocket.chat import encode
 from tools.pocket.item import Draw
 from tools.pocket.mixture import books, items
 
-# Pools in which half the tokens drill copying: before them the teacher knew the answers' form, but not whom to name.
-DRILLS = range(32, 40)
-
-Sequence = tuple[list[int], list[bool]]
+# Token ids, and how much the prediction of each counts.
+Sequence = tuple[list[int], list[float]]
+TEXT_WEIGHT = 0.15  # a window predicts every token, an answer a few: unweighted, the books would drown the skills
 
 
 @dataclass(frozen=True)
 class Batch:
     ids_BT: torch.Tensor
-    mask_BT: torch.Tensor  # the tokens to be predicted
+    weight_BT: torch.Tensor  # nought where nothing is to be predicted
 
 
 class Source:
@@ -38,31 +37,30 @@ class Source:
         draw = Draw(self.seed * 1_000_003 + number)
         if not self.skills:
             return [self.window(draw, 128) for _ in range(1600)]
-        drill = number in DRILLS
-        examples = encode(self.tokenizer, list(islice(items(draw), 800 if drill else 1600)))
-        long = [self.window(draw, 512) for _ in range(8)]
-        if drill:
-            return examples + long + [self.window(draw, 128, repeats=0.9) for _ in range(800)]
-        return examples + long + [self.window(draw, 128) for _ in range(100)]
+        examples = encode(self.tokenizer, list(islice(items(draw), 1600)))
+        skilled = [(ids, [float(said) for said in mask]) for ids, mask in examples]
+        return skilled + [self.window(draw, 512) for _ in range(4)] + [self.window(draw, 128) for _ in range(60)]
 
-    def window(self, draw: Draw, length: int, *, repeats: float = 0.5) -> Sequence:
+    def window(self, draw: Draw, length: int) -> Sequence:
         """Many windows say a short piece over and over: that teaches to copy, which plain text teaches very slowly."""
         start = draw.randrange(len(self.book_ids) - length)
         ids = self.book_ids[start : start + length]
-        if draw.chance(repeats):
+        if draw.chance(0.5):
             piece = ids[: draw.randint(4, 24)]
             ids = (piece * (length // len(piece) + 1))[:length]
-        return ids, [False] + [True] * (length - 1)
+        return ids, [0.0] + [TEXT_WEIGHT] * (length - 1)
 
     def batches(self, number: int, tokens: int) -> Iterator[Batch]:
         """The pool's batches in random order, each of about `tokens` positions with its padding."""
         draw = Draw(self.seed * 1_000_003 + number + 500_000)
-        sequences = sorted(self.pool(number), key=lambda sequence: len(sequence[0]))
-        groups, group = [], []
+        # sorted a little loosely, so that a batch holds several skills
+        sequences = sorted(self.pool(number), key=lambda sequence: len(sequence[0]) * draw.uniform(0.85, 1.15))
+        groups, group, longest = [], [], 0
         for sequence in sequences:
-            if group and (len(group) + 1) * len(sequence[0]) > tokens:
+            longest = max(longest, len(sequence[0]))
+            if group and (len(group) + 1) * longest > tokens:
                 groups.append(group)
-                group = []
+                group, longest = [], len(sequence[0])
             group.append(sequence)
         groups.append(group)
         draw.shuffle(groups)
@@ -73,5 +71,5 @@ class Source:
         pad = self.tokenizer.pad_token_id
         # right padding under a causal mask: what is padded comes later and is never predicted
         ids_BT = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in group])
-        mask_BT = torch.tensor([mask + [False] * (longest - len(mask)) for _, mask in group])
-        return Batch(ids_BT, mask_BT)
+        weight_BT = torch.tensor([weights + [0.0] * (longest - len(weights)) for _, weights in group])
+        return Batch(ids_BT, weight_BT)

@@ -26,17 +26,17 @@ SKILLS: dict[str, ModuleType] = {skill.NAME: skill for skill in GRADED + FURTHER
 
 # Shares of the examples; what reads or computes more gets more.
 WEIGHTS = {
-    "word_problems": 32,
+    "word_problems": 36,
     "constraints": 10,
     "reading": 14,
     "tools": 10,
-    "classify": 9,
+    "classify": 7,
     "free_text": 6,
-    "check_answer": 6,
-    "compare": 5,
-    "new_problem": 3,
-    "paraphrase": 2.5,
-    "dialogue": 2.5,
+    "check_answer": 3,
+    "compare": 1.5,
+    "new_problem": 2,
+    "paraphrase": 3,
+    "dialogue": 3,
 }
 SYSTEMS = (
     "You are a helpful assistant.",

@@ -16,6 +16,9 @@ from tools.pocket.batches import Batch, Source
 from tools.pocket.model import save
 
 
+USUAL_WEIGHT = 500.0  # of a batch of solutions
+
+
 @dataclass(frozen=True)
 class Plan:
     pools: int
@@ -31,11 +34,17 @@ def rate(plan: Plan, progress: float, step: int) -> float:
 
 
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """The head runs only where something is predicted: most positions are prompt."""
+    """The head runs only where something is predicted: most positions are prompt.
+
+    Divided by a constant, not by the batch's own count: batches are of one length and so of few skills, and a mean would
+    let a batch of one-word verdicts move the weights as far as a batch of solutions.
+    """
+    weight_BT = batch.weight_BT[:, 1:]
     with torch.autocast("cpu", torch.bfloat16):
         hidden_BTH = model.model(batch.ids_BT[:, :-1]).last_hidden_state
-        logits_NV = model.lm_head(hidden_BTH[batch.mask_BT[:, 1:]])
-    return cross_entropy(logits_NV.float(), batch.ids_BT[:, 1:][batch.mask_BT[:, 1:]])
+        logits_NV = model.lm_head(hidden_BTH[weight_BT > 0])
+    loss_N = cross_entropy(logits_NV.float(), batch.ids_BT[:, 1:][weight_BT > 0], reduction="none")
+    return (loss_N * weight_BT[weight_BT > 0]).sum() / USUAL_WEIGHT
 
 
 def train(

@@ -8,18 +8,20 @@ from collections.abc import Mapping
 def recommended_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables to add before the interpreter is started again; what a person has set is left as it is.
 
-    Threads that sleep while they wait: with other work on the machine, spinning ones cost up to ten times the time. One
-    thread for each core that this process may use, and not for each that happens to be free, because the number of
-    threads shows in the last bits of a sum. An allocator that keeps freed memory: each step frees and takes the same
-    tensors, and fresh pages cost more than the arithmetic on them (it may hold twice the memory in return).
+    Threads: as many as there are cores with nothing to do, and asleep while they wait. Two threads on a core and a half
+    are not slower by a third but many times slower, as each step of each layer waits for the one that was put aside.
+    The number of threads shows in the last bits of a sum: set OMP_NUM_THREADS where two runs must agree to the bit.
+    Memory: an allocator that keeps what is freed. Each step frees and takes the same tensors, and fresh pages cost more
+    than the arithmetic on them; the process may hold twice the memory in return.
     """
-    wanted = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(_cores())}
+    wanted = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(free_cores())}
     if platform.libc_ver()[0] == "glibc":
         wanted |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     return {name: value for name, value in wanted.items() if name not in given}
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def free_cores() -> int:
+    """The cores this process may use, less those that were busy in the last minute; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, cores - round(busy))

@@ -122,7 +122,9 @@ class _Trainer(Trainer):
         self.tokenizer, self.plan, self.online, self.rollouts = student.tokenizer, plan, online, rollouts
         self.terms = [(term, term.bound()) for term in terms]
         self.layers = _layers(terms)
-        self.fused = _worth_fusing(student.model, terms)
+        # a sharded head cannot be used outside the model's own forward pass
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.fused = not sharded and _worth_fusing(student.model, terms)
         self.pad, self.vocabulary = pad_id(student.tokenizer), addressable(student.tokenizer)
         self.identity, self.totals = identity, Totals([0.0] * len(terms))
         self.objectives = nn.ModuleList(_modules(term.objective for term in terms))

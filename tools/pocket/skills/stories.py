@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tools.pocket.item import Draw
-from tools.pocket.words import capital, people
+from tools.pocket.words import PLACES, capital, people
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,15 @@ def final(answer: int | str) -> str:
 
 
 # The last of each tuple is held out.
+GOODS = (
+    *("apples", "pears", "plums", "eggs", "books", "pens", "cards", "stamps", "shells", "stones", "boxes", "cups"),
+    *("plates", "hats", "coats", "lamps", "chairs", "maps", "toys", "balls", "rings", "bells", "shoes", "keys"),
+    *("lemons", "figs", "nuts", "bags", "dolls", "kites", "candles", "ropes", "spoons", "tickets", "letters", "bottles"),
+)
 STORIES = (
     Story(
         "having",
-        ("apples", "pears", "plums", "eggs", "books", "pens"),
+        GOODS,
         (
             "{who} has {n} {things}",
             "{who} owns {n} {things}",
@@ -71,8 +76,8 @@ STORIES = (
             "A bus starts with {n} {things}",
             "A bus has {n} {things}",
         ),
-        ("{n} get on", "{n} more get on", "At the market {n} get on", "At the school {n} get on"),
-        ("{n} get off", "At the station {n} get off", "At the bridge {n} get off", "At the park {n} get off"),
+        ("{n} get on", "{n} more get on", "At the {place} {n} get on", "At the {place} {n} get on"),
+        ("{n} get off", "At the {place} {n} get off", "At the {place} {n} get off", "At the {place} {n} get off"),
         (
             "How many {things} are on the bus now?",
             "How many {things} are still on the bus?",
@@ -84,10 +89,10 @@ STORIES = (
         "birds",
         ("birds", "owls", "ducks"),
         (
-            "There are {n} {things} at a lake",
-            "{n} {things} sit in a field",
+            "There are {n} {things} at the {place}",
+            "{n} {things} sit in the {place}",
             "{who} sees {n} {things}",
-            "There are {n} {things} in a field",
+            "There are {n} {things} in the {place}",
         ),
         ("{n} more come", "{n} more join them", "{n} others arrive", "{n} more arrive"),
         ("{n} fly away", "{n} leave", "{n} of them fly off", "{n} of them leave"),
@@ -108,7 +113,7 @@ STORIES = (
             "{who} owns {n} {things}",
         ),
         ("{she} earns {n} more", "{she} finds {n}", "{she} gets {n} from {friend}", "{she} earns {n}"),
-        ("{she} spends {n}", "{she} pays {n} for a book", "{she} lends {n} to {friend}", "{she} pays {n} for a cup"),
+        ("{she} spends {n}", "{she} pays {n} for a {thing}", "{she} lends {n} to {friend}", "{she} pays {n} for a {thing}"),
         (
             "How many {things} does {who} have now?",
             "How much money does {who} have now?",
@@ -177,7 +182,7 @@ STORIES = (
     ),
     Story(
         "shop",
-        ("hats", "coats", "lamps", "chairs"),
+        GOODS,
         (
             "A shop has {n} {things}",
             "There are {n} {things} in a shop",
@@ -213,7 +218,7 @@ STORIES = (
     ),
     Story(
         "library",
-        ("books", "maps", "papers"),
+        GOODS,
         (
             "A shelf holds {n} {things}",
             "There are {n} {things} on a shelf",
@@ -267,6 +272,10 @@ STORIES = (
     ),
 )
 
+TIMES = (
+    *("then", "later", "soon", "today", "after that", "the next day", "in the evening", "at noon", "in the morning"),
+    *("after lunch", "on Monday", "on Friday", "at night", "a day later", "next", "on Sunday", "an hour later"),
+)
 CONTAINERS = ("boxes", "bags", "baskets", "crates")
 GROUPS = (
     "{who} has {k} {boxes} with {n} {things} in each",
@@ -275,7 +284,6 @@ GROUPS = (
     "{who} fills {k} {boxes} with {n} {things} each",
     "{who} gets {k} {boxes} with {n} {things} each",
 )
-GROUP_THINGS = ("apples", "pens", "eggs", "books", "cards", "coins", "plums", "cups")
 GROUP_QUESTIONS = (
     "How many {things} are there in all?",
     "How many {things} are there now?",
@@ -309,16 +317,22 @@ TOGETHER = (
 class Teller:
     """Writes one problem: each sentence of the story, and what the solution says about it."""
 
-    def __init__(self, draw: Draw, things: str):
+    def __init__(self, draw: Draw, things: str, *, times: bool = True):
         self.draw = draw
+        self.times = times
         (who, she), (friend, _) = people(draw, 2)
         self.slots = {"who": who, "she": she, "friend": friend, "things": things}
+        self.slots |= {"place": draw.choice(PLACES), "thing": draw.choice(("book", "cup", "hat", "cake", "pen", "game"))}
         self.sentences: list[str] = []
         self.steps: list[str] = []
         self.value = 0
 
-    def say(self, wordings: tuple[str, ...], **numbers: object) -> str:
-        sentence = capital(self.draw.wording(wordings).format(**self.slots, **numbers))
+    def say(self, wordings: tuple[str, ...], *, when: bool = False, **numbers: object) -> str:
+        """`when` lets a time come first: the more ways there are to say it, the less can be known by heart."""
+        wording = self.draw.wording(wordings)
+        if when and self.times and self.draw.chance(0.4):
+            wording = f"{self.draw.wording(TIMES)} {wording}"
+        sentence = capital(wording.format(**self.slots, **numbers))
         self.sentences.append(sentence + ".")
         return sentence
 
@@ -334,7 +348,7 @@ class Teller:
 
     def change(self, story: Story, number: int) -> None:
         """Adds a positive number, takes a negative one."""
-        sentence = self.say(story.gains if number > 0 else story.losses, n=abs(number))
+        sentence = self.say(story.gains if number > 0 else story.losses, when=True, n=abs(number))
         after = self.value + number
         self.steps.append(f"{sentence}, so {self.value} {'+' if number > 0 else '-'} {abs(number)} = {after}.")
         self.value = after
@@ -369,17 +383,17 @@ def changes(draw: Draw, start: int, steps: int, *, step_limit: int, limit: int) 
     return found
 
 
-def easy(draw: Draw) -> Problem:
-    """Two steps, every number within 0..20."""
+def easy(draw: Draw, *, limit: int = 20, times: bool = True) -> Problem:
+    """Two steps, every number within 0..limit."""
     while True:
-        story, start = draw.choice(STORIES), draw.randint(2, 12)
-        numbers = changes(draw, start, 2, step_limit=9, limit=20)
+        story, start = draw.choice(STORIES), draw.randint(2, min(limit, 12))
+        numbers = changes(draw, start, 2, step_limit=min(limit - 2, 9), limit=limit)
         if draw.fits(("easy", start, *numbers)):
-            return tell(draw, story, start, numbers)
+            return tell(draw, story, start, numbers, times=times)
 
 
-def tell(draw: Draw, story: Story, start: int, numbers: list[int]) -> Problem:
-    teller = Teller(draw, draw.choice(story.things))
+def tell(draw: Draw, story: Story, start: int, numbers: list[int], *, times: bool = True) -> Problem:
+    teller = Teller(draw, draw.choice(story.things), times=times)
     teller.open(story, start)
     for number in numbers:
         teller.change(story, number)
@@ -387,10 +401,10 @@ def tell(draw: Draw, story: Story, start: int, numbers: list[int]) -> Problem:
 
 
 def amounts(draw: Draw) -> Problem:
-    """One to three steps with numbers up to 99."""
+    """One to three steps with numbers up to 40."""
     while True:
-        story, start = draw.choice(STORIES), draw.randint(2, 80)
-        numbers = changes(draw, start, draw.randint(1, 3), step_limit=30, limit=99)
+        story, start = draw.choice(STORIES), draw.randint(2, 40)
+        numbers = changes(draw, start, draw.randint(1, 3), step_limit=12, limit=40)
         if draw.fits(("amounts", start, *numbers)):
             return tell(draw, story, start, numbers)
 
@@ -398,14 +412,14 @@ def amounts(draw: Draw) -> Problem:
 def groups(draw: Draw) -> Problem:
     """A product, then up to two changes or a share."""
     while True:
-        count, each, further = draw.randint(2, 9), draw.randint(2, 9), draw.randint(0, 2)
-        numbers = changes(draw, count * each, further, step_limit=20, limit=99)
+        count, each, further = draw.randint(2, 6), draw.randint(2, 6), draw.randint(0, 2)
+        numbers = changes(draw, count * each, further, step_limit=9, limit=40)
         total = count * each + sum(numbers)
-        parts = [part for part in range(2, 10) if total and total % part == 0 and total // part <= 12]
+        parts = [part for part in range(2, 7) if total and total % part == 0 and total // part <= 10]
         part = draw.choice(parts) if parts and further < 2 and draw.chance(0.4) else 0
         if draw.fits(("groups", count, each, *numbers, part)):
             break
-    teller = Teller(draw, draw.choice(GROUP_THINGS))
+    teller = Teller(draw, draw.choice(GOODS))
     teller.open_groups(count, each)
     for number in numbers:
         teller.change(STORIES[0], number)
@@ -417,8 +431,8 @@ def groups(draw: Draw) -> Problem:
 def comparison(draw: Draw) -> Problem:
     """Two people, one with more than the other."""
     while True:
-        start, more = draw.randint(2, 40), draw.randint(2, 15)
-        numbers = changes(draw, start, draw.randint(0, 1), step_limit=15, limit=45)
+        start, more = draw.randint(2, 15), draw.randint(2, 9)
+        numbers = changes(draw, start, draw.randint(0, 1), step_limit=6, limit=15)
         if draw.fits(("comparison", start, *numbers, more)):
             break
     story = STORIES[0]
