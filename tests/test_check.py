@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import knowledge, sums, trial_recipe, write_jsonl
+from small_runs import knowledge, sums, trial_recipe, write_jsonl
 
 from stillhouse.check import check
 from stillhouse.errors import RecipeError

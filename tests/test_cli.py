@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Workspace, knowledge, sums, write_jsonl
+from small_runs import Workspace, knowledge, sums, write_jsonl
 
 Still = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conftest import sums, write_jsonl
+from small_runs import sums, write_jsonl
 
 from stillhouse import distill, errors
 from stillhouse.check import check
@@ -167,7 +167,7 @@ def test_the_student_is_what_from_pretrained_loads(trial: Any) -> None:
 
 def test_a_notebook_does_what_the_command_does(tmp_path: Path) -> None:
     """`distill` takes a mapping as well as a file, relative to where the notebook runs."""
-    from conftest import knowledge
+    from small_runs import knowledge
 
     write_jsonl(tmp_path / "seeds.jsonl", sums(4))
     run = distill(knowledge(str(tmp_path / "seeds.jsonl")), out=tmp_path / "run", quiet=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Workspace, knowledge, sums, trial_recipe, write_jsonl
+from small_runs import Workspace, knowledge, sums, trial_recipe, write_jsonl
 
 from stillhouse import distill, load_run
 from stillhouse.books import audit

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
+from small_runs import write_jsonl
 
 from stillhouse import seeds
 from stillhouse.errors import RecipeError

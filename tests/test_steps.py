@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import knowledge, sums, write_jsonl
+from small_runs import knowledge, sums, write_jsonl
 
 from stillhouse import distill
 from stillhouse.books import audit

@@ -385,7 +385,11 @@ def hardware(*, accelerators: bool) -> dict[str, Any]:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    told = {"cpu": named or platform.machine(), "cores": os.cpu_count(), "memory_gib": round(pages / 2**30, 1)}
+    told: dict[str, Any] = {
+        "cpu": named or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+    }
     if accelerators:
         import torch
 

@@ -3,7 +3,7 @@
 What the terms say lies in `compliance/`; this file only tells it what a recipe and its rows are made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows,
 from stillhouse.compliance.lineage import rows_by_teachers, teachers_of_rows
 from stillhouse.compliance.notices import notice_files
 from stillhouse.compliance.recipe_plan import card_licence, plan_of
-from stillhouse.recipe import Loaded, Recipe, TeacherEntry
+from stillhouse.recipe import EvaluateEntry, Loaded, Recipe, TeacherEntry
 from stillhouse.store import read_json
+
+# ways in which a teacher is used, from the one that takes least to the one that takes most
+_METHODS = ("evaluate_only", "judge_or_reward", "logits", "train_on_outputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,13 @@ def terms_of(loaded: Loaded, *, without: Sequence[str] = ()) -> Terms:
     registry = registry_for(loaded.folder)
     recipes = list(loaded.arms().values())
     teachers = {
-        (name, str(entry)): _teacher(name, entry)
+        (name, str(entry)): _teacher(name, entry, recipes)
         for each in recipes
         for name, entry in each.teachers.items()
         if name not in without
     }
     seeds = {str(b.seeds): _seeds(b.seeds) for each in recipes for b in each.knowledge.values()}
+    seeds |= {str(e): _held_out(e) for each in recipes for e in each.evaluate if e.knobs.get("path")}
     first = loaded.recipe
     plan = plan_of(
         use=first.use.model_dump(exclude_unset=True) if first.use else None,
@@ -93,12 +97,14 @@ def terms_of(loaded: Loaded, *, without: Sequence[str] = ()) -> Terms:
         seeds=list(seeds.values()),
         student=_student(first),
         registry=registry,
+        folder=loaded.folder,
     )
     return Terms(plan, registry, acknowledgments_of(first.acknowledgments, loaded.folder))
 
 
-def _teacher(name: str, entry: TeacherEntry) -> dict[str, Any]:
+def _teacher(name: str, entry: TeacherEntry, recipes: Sequence[Recipe]) -> dict[str, Any]:
     told: dict[str, Any] = {"name": name, "backend": entry.backend, "terms": entry.terms}
+    told["method"] = max(_methods(name, recipes), key=_METHODS.index, default="evaluate_only")
     told |= {key: entry.knobs[key] for key in ("model", "base_url", "revision", "path") if entry.knobs.get(key)}
     model = told.get("model")
     if isinstance(model, str) and Path(model).is_dir():
@@ -107,6 +113,22 @@ def _teacher(name: str, entry: TeacherEntry) -> dict[str, Any]:
         earlier = read_json(Path(told["path"]) / "manifest.json")
         told["plan"] = (earlier.get("terms") or {}).get("plan")
     return told
+
+
+def _methods(name: str, recipes: Sequence[Recipe]) -> Iterator[str]:
+    """What is taken from a teacher: its answers, its beliefs, its judgement, or only a line to reach."""
+    for recipe in recipes:
+        for branch in recipe.knowledge.values():
+            for entry in branch.elicit:
+                if name == entry.teacher or (isinstance(entry.teacher, list) and name in entry.teacher):
+                    kind = entry.do.partition(".")[0]
+                    yield {"feature": "logits", "feedback": "judge_or_reward"}.get(kind, "train_on_outputs")
+        if any(entry.teacher == name for phase in recipe.train for entry in phase.objectives):
+            yield "logits"
+
+
+def _held_out(entry: EvaluateEntry) -> dict[str, Any]:
+    return {"name": entry.label, "path": entry.knobs["path"], "role": "eval"}
 
 
 def _seeds(entry: Any) -> dict[str, Any]:

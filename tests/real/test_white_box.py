@@ -62,7 +62,7 @@ def recipe(data: Path, folder: Path, student: Path, *, steps: int) -> dict[str, 
                     "do": "texts",
                     "path": str(learned),
                     "max_chars": 240,
-                    "terms": {"record": "cdla-sharing-1.0"},
+                    "terms": {"record": "data.tinystories"},
                 }
             }
         },

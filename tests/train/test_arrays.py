@@ -224,13 +224,12 @@ def count_of_a(responses, references):
     return [Grade(text.count("a") / max(len(text), 1), "counted") for text in responses]
 
 
-@pytest.mark.parametrize("objective", [reinforcement.group_advantage, reinforcement.leave_one_out])
-def test_a_student_learns_what_a_grader_rewards(objective, student, tools, tmp_path):
-    term = Term("reinforcement.x", objective, "rollouts")
+def test_a_student_learns_what_a_grader_rewards(student, tools, tmp_path):
+    term = Term("reinforcement.leave_one_out", reinforcement.leave_one_out, "rollouts")
     rollouts = Rollouts("x", samples=8, max_new_tokens=8, reward=count_of_a)
     done = run(
         student, [term], {"x": tools.examples(4)}, tmp_path, rollouts=rollouts,
-        arguments={"max_steps": 40, "learning_rate": 0.02},
+        arguments={"max_steps": 25, "learning_rate": 0.04},
     )  # fmt: skip
     rewards = [row["reward"] for row in done.history]
     assert sum(rewards[-5:]) > 2 * sum(rewards[:5])

@@ -24,6 +24,7 @@ class Plan:
     pools: int
     batch_tokens: int
     learning_rate: float
+    batches_per_step: int = 1  # a batch is of one length and so of few skills: a step wants several
     warmup_steps: int = 200
     save_seconds: float = 300.0
 
@@ -99,13 +100,14 @@ def train_pool(
         for group in optimizer.param_groups:
             group["lr"] = rate(plan, (pool + number / len(batches)) / plan.pools, done["step"])
         loss = loss_of(model, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        (loss / plan.batches_per_step).backward()
         total += loss.item()
-        done["step"] += 1
         done["tokens"] += batch.ids_BT.numel()
+        if (number + 1) % plan.batches_per_step == 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            done["step"] += 1
     return total / len(batches)
 
 

@@ -103,9 +103,10 @@ def _numerically_different(a: Any, b: Any) -> bool:
     a, b = (side.rhs if isinstance(side, sympy.Eq) and side.lhs.is_Symbol else side for side in (a, b))
     if isinstance(a, sympy.Tuple | sympy.FiniteSet) and isinstance(b, sympy.Tuple | sympy.FiniteSet):
         return len(a) != len(b) or _values(a) != _values(b)
-    lists = (sympy.Tuple, sympy.FiniteSet, sympy.And, sympy.Or)
+    several = (sympy.Tuple, sympy.Set, sympy.And, sympy.Or)
     if isinstance(a, sympy.Expr) != isinstance(b, sympy.Expr):
-        return isinstance(a, lists) or isinstance(b, lists)  # one value against several
+        many = a if isinstance(a, several) else b  # one value against several, unless they are one after all
+        return isinstance(many, several) and not (isinstance(many, sympy.FiniteSet) and len(many) == 1)
     if not isinstance(a, sympy.Expr):
         return False
     names = sorted(a.free_symbols | b.free_symbols, key=str)
