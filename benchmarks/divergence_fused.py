@@ -59,7 +59,7 @@ def main() -> int:
     shapes = CHECK if options.check else SHAPES
     for allocator in ALLOCATORS if not options.check else ["default"]:
         for shape in shapes:
-            for divergence in BETA:
+            for divergence in options.divergences:
                 case = _case(shape, shapes[shape], divergence, allocator, options)
                 result["cases"].append(case)
                 _print(case)
@@ -77,6 +77,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="one small shape, to see that everything runs")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--divergences", nargs="+", choices=list(BETA), default=list(BETA))
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
     parser.add_argument("--seed", type=int, default=0)
@@ -95,16 +97,9 @@ def _options() -> argparse.Namespace:
 def _case(
     shape: str, sizes: tuple[int, ...], divergence: str, allocator: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    workers = {}
-    for who in CONTESTANTS:
-        job = {"who": who, "sizes": sizes, "divergence": divergence, "dtype": options.dtype, "seed": options.seed}
-        worker = _Worker(job, options.threads, ALLOCATORS[allocator])
-        if worker.ready["available"]:
-            workers[who] = worker
-        else:
-            worker.close()
+    workers, ready = _started(options, ALLOCATORS[allocator], sizes, divergence, check=True)
     case = {"shape": shape, "sizes_N_V_student_teacher": sizes, "divergence": divergence, "allocator": allocator}
-    case["relative_error"] = {who: worker.ready["error"] for who, worker in workers.items() if who != "products"}
+    case["relative_error"] = {who: ready[who]["error"] for who in workers if who != "products"}
     limit = TOLERANCE[options.dtype]
     for who, error in case["relative_error"].items():
         if limit is not None and not max(error.values()) < limit:
@@ -119,12 +114,26 @@ def _case(
         worker.close()
     case["seconds"] = seconds
     case["time_ratio"] = {who: _ratios(seconds[who], seconds["still"]) for who in workers if who != "still"}
-    case["peak_mb"] = {
-        who: _fresh_peak({**workers[who].job, "check": False}, options.threads, ALLOCATORS[allocator])
-        for who in workers
-    }
+    fresh, _ = _started(options, ALLOCATORS[allocator], sizes, divergence, check=False)
+    case["peak_mb"] = {}
+    for who, worker in fresh.items():
+        case["peak_mb"][who] = worker.ask("memory")
+        worker.close()
     case["memory_ratio"] = {who: case["peak_mb"][who] / case["peak_mb"]["still"] for who in workers if who != "still"}
     return case
+
+
+def _started(
+    options: argparse.Namespace, allocator: dict[str, str], sizes: tuple[int, ...], divergence: str, *, check: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A process per contestant that is installed, and what it said when it was ready. They start side by side."""
+    job = {"sizes": sizes, "divergence": divergence, "dtype": options.dtype, "seed": options.seed, "check": check}
+    contestants = [who for who in CONTESTANTS if who not in PEERS or who in options.peers]
+    workers = {who: _Worker({"who": who, **job}, options.threads, allocator) for who in contestants}
+    ready = {who: worker.ready() for who, worker in workers.items()}
+    for who in [who for who in workers if not ready[who]["available"]]:
+        workers.pop(who).close()
+    return workers, ready
 
 
 def _ratios(theirs: list[float], ours: list[float]) -> dict[str, float]:
@@ -156,11 +165,14 @@ class _Worker:
     def __init__(self, job: dict[str, Any], threads: int, allocator: dict[str, str]):
         self.job = job
         environment = {**os.environ, **allocator, "OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
-        command = [sys.executable, __file__, "--worker", json.dumps({"check": True, "threads": threads, **job})]
+        command = [sys.executable, __file__, "--worker", json.dumps({"threads": threads, **job})]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.ready = self._read()
+
+    def ready(self) -> Any:
+        """What it says once its inputs are made and its result is compared."""
+        return self._read()
 
     def ask(self, what: str) -> Any:
         assert self._process.stdin
@@ -179,13 +191,6 @@ class _Worker:
             if line.startswith("@"):
                 return json.loads(line[1:])
         raise SystemExit(f"{self.job['who']} died on {self.job}")
-
-
-def _fresh_peak(job: dict[str, Any], threads: int, allocator: dict[str, str]) -> float:
-    worker = _Worker(job, threads, allocator)
-    peak = worker.ask("memory")
-    worker.close()
-    return peak
 
 
 def _serve(job: dict[str, Any]) -> None:

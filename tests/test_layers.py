@@ -22,7 +22,7 @@ LAYERS = (
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check"),
     ("run", "steps", "students", "scores", "progress", "books", "costs", "report", "reporting", "terms"),
-    ("cli", "cli_terms", "catalogue", "copying", "chatting", "__main__"),
+    ("cli", "cli_terms", "catalogue", "copying", "chatting", "launch", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door

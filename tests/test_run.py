@@ -18,6 +18,8 @@ from small_runs import Workspace, knowledge, sums, trial_recipe, write_jsonl
 from stillhouse import distill, load_run
 from stillhouse.books import audit
 from stillhouse.errors import RecipeError, RunFailed, TeacherError
+from stillhouse.recipe import load_recipe
+from stillhouse.run import Options, execute
 from stillhouse.store import read_json
 
 HERE = Path(__file__).parent
@@ -190,7 +192,7 @@ def test_a_full_disk_under_the_store_is_said_too(
 ) -> None:
     disk = small_disk("200k")
     monkeypatch.setenv("STILLHOUSE_STORE", str(disk / "store"))
-    recipe = workspace(knowledge(reply="The answer is {reference}. " + "x" * 4000), seeds=200)
+    recipe = workspace(knowledge(reply="x" * 4000 + ". The answer is {reference}."), seeds=200)
     with pytest.raises(RunFailed, match=r"answers committed before are kept|the disk is full"):
         distill(recipe, out=recipe.parent / "run", quiet=True)
     subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
@@ -251,15 +253,12 @@ def test_a_student_of_the_trial_is_the_one_named_final(trial: Any) -> None:
     assert left_over(trial.path) == []
 
 
-def test_repeats_differ_and_arms_share_their_batches(trial: Any) -> None:
-    """A repeat has a seed of its own; under one seed both arms see as many tokens in the same order."""
+def test_every_arm_is_trained_once_per_repeat_each_with_a_seed_of_its_own(trial: Any) -> None:
     students = {(s["arm"], s["seed"]): s for s in trial.manifest["students"]}
     assert students.keys() == {(arm, seed) for arm in ("text", "beliefs") for seed in (0, 1)}
     weights = {key: (trial.path / s["path"] / "model.safetensors").read_bytes() for key, s in students.items()}
     assert len(set(weights.values())) == 4
-    for seed in (0, 1):
-        tokens = {students[arm, seed]["phases"][0]["target_tokens"] for arm in ("text", "beliefs")}
-        assert len(tokens) == 1
+    assert {s["phases"][0]["steps"] for s in students.values()} == {4}
 
 
 def test_items_set_aside_for_choosing_count_in_no_score(trial: Any) -> None:
@@ -269,11 +268,11 @@ def test_items_set_aside_for_choosing_count_in_no_score(trial: Any) -> None:
     assert {row["items"] for row in trial.scores["summary"]} == {task["items"]}
 
 
-def test_another_name_or_final_changes_no_student(trial: Any, tmp_path: Path, workspace: Workspace) -> None:
+def test_another_name_or_final_changes_no_student(trial: Any, tmp_path: Path) -> None:
     shutil.copytree(trial.path, tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "students").rglob("model.safetensors")}
-    recipe = trial_recipe() | {"final": "text/1", "name": "renamed"}
-    run = distill(workspace(recipe), out=tmp_path / "run", quiet=True)
+    recipe = load_recipe(trial_recipe() | {"final": "text/1", "name": "renamed"}, folder=trial.path.parent)
+    run = execute(recipe, tmp_path / "run", Options(quiet=True))
     assert run.scores["final"] == {"arm": "text", "seed": 1}
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
@@ -286,7 +285,7 @@ def test_a_run_folder_is_told_from_any_other(trial: Any, tmp_path: Path) -> None
         trial.records("nothing")
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="a file is in the way"):
-        distill(knowledge(), out=tmp_path / "file", quiet=True)
+        distill(knowledge(str(trial.path.parent / "seeds.jsonl")), out=tmp_path / "file", quiet=True)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff"])

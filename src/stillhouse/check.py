@@ -25,6 +25,7 @@ MEANING = {
     "logits": "give its logits (a local model)",
 }
 SIMPLE_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+REFERENCE = "reference"  # `teacher: reference` of an objective means the student as it was before training
 STUDENT = "student"  # `teacher: student` means the base student teaches itself
 
 
@@ -157,6 +158,9 @@ def capabilities(backend: str) -> frozenset[str]:
 
 
 def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, folder: Path) -> None:
+    if phase.rollouts and phase.rollouts.reward:
+        for at, inner in nested("reward", phase.rollouts.reward, f"{where}.rollouts"):
+            check_knobs(signature("graders", inner.do, folder=folder, where=at), inner.knobs, at, folder)
     if phase.rollouts and phase.rollouts.on not in gives:
         raise RecipeError(f"{where}.rollouts.on: no branch {phase.rollouts.on!r}; {nearest(phase.rollouts.on, gives)}")
     for number, entry in enumerate(phase.objectives):
@@ -167,9 +171,9 @@ def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, f
         if entry.on not in known:
             raise RecipeError(f"{at}.on: no branch {entry.on!r}; {nearest(entry.on, known)}")
         held = gives.get(entry.on, "rollouts")
-        _arrays(found, held, entry.teacher, recipe, at)
-        if entry.teacher:
-            _same_tokens(entry.teacher, recipe, at)
+        _arrays(found, held, entry.teachers, bool(phase.rollouts and phase.rollouts.reward), recipe, at)
+        for name in entry.teachers:
+            _same_tokens(name, recipe, at)
         if held == "TopLogprobs":
             for name in _believed(recipe.knowledge[entry.on], folder, at):
                 _same_tokens(name, recipe, at)
@@ -187,7 +191,7 @@ def _believed(branch: Branch, folder: Path, where: str) -> list[str]:
 
 def _same_tokens(name: str, recipe: Recipe, where: str) -> None:
     """Beliefs are about tokens: refuses a teacher and a student that cut text differently, where both lie on this disk."""
-    if recipe.student is None or name == STUDENT:
+    if recipe.student is None or name in (STUDENT, REFERENCE):
         return
     theirs, ours = _teacher_folder(recipe.teachers[name]), _student_folder(recipe.student.model)
     if theirs is None or ours is None or tokenizer_of(theirs) == tokenizer_of(ours):
@@ -232,21 +236,28 @@ def tokenizer_of(folder: Path) -> str:
         raise RecipeError(f"{folder}: its tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
-def _arrays(found: Signature, held: str, teacher: str | None, recipe: Recipe, where: str) -> None:
-    from stillhouse.train.batch import PROVIDES, ROLLOUTS_PROVIDE, TEACHER_PROVIDES
+def _arrays(found: Signature, held: str, teachers: list[str], rewarded: bool, recipe: Recipe, where: str) -> None:
+    from stillhouse.train.batch import PROVIDES, REWARD_PROVIDES, ROLLOUTS_PROVIDE, TEACHER_PROVIDES
 
-    if teacher:
-        require(teacher, "logits", recipe, where)
+    for name in teachers:
+        if name != REFERENCE:
+            require(name, "logits", recipe, where)
     offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
-    offered |= TEACHER_PROVIDES if teacher else frozenset()
+    offered |= TEACHER_PROVIDES if teachers else frozenset()
+    offered |= REWARD_PROVIDES if held == "rollouts" and rewarded else frozenset()
     missing = [name for name in found.inputs if name not in offered]
     if missing:
-        hint = (
-            "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`"
-            if "teacher_beliefs" in missing
-            else ""
+        raise RecipeError(
+            f"{where}: {found.name} needs {', '.join(missing)}, which {held} records do not give{_hint(missing)}"
         )
-        raise RecipeError(f"{where}: {found.name} needs {', '.join(missing)}, which {held} records do not give{hint}")
+
+
+def _hint(missing: list[str]) -> str:
+    if "teacher_beliefs" in missing:
+        return "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`"
+    if "rewards_S" in missing:
+        return "; give `rollouts` a `reward:`, for example {do: math.equal}"
+    return ""
 
 
 def _arguments(arguments: Mapping[str, Any], where: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from stillhouse.cli_terms import app as terms
 from stillhouse.errors import StillhouseError
+from stillhouse.launch import said, with_environment
 
 app = typer.Typer(
     name="still",
@@ -226,6 +227,8 @@ def _run(
     from stillhouse.recipe import load_recipe
     from stillhouse.run import Options, execute
 
+    if (told := said()) is not None:
+        typer.echo(told, err=True)
     command = " ".join(["still", *sys.argv[1:]])
     done = execute(
         load_recipe(recipe, changes), out, Options(limit=limit, budget=budget, without=without, command=command)
@@ -250,6 +253,7 @@ _Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name_
 
 def main() -> None:
     """Runs the command line. An error that a person can act on is one sentence and an exit code, never a traceback."""
+    with_environment(sys.argv[1:])
     try:
         code = app(standalone_mode=False)  # what a command exits with comes back as a number
     except StillhouseError as error:

@@ -59,8 +59,13 @@ class ObjectiveEntry(Entry):
 
     on: str
     weight: float = 1.0
-    teacher: str | None = None
+    teacher: str | list[str] | None = None  # `reference`: the student as the phase's reference has it
     weight_column: str | None = None
+    layers: tuple[int, int] = (-1, -1)  # of student and teacher, for objectives on hidden states
+
+    @property
+    def teachers(self) -> list[str]:
+        return [self.teacher] if isinstance(self.teacher, str) else list(self.teacher or [])
 
 
 class EvaluateEntry(Entry):
@@ -105,6 +110,8 @@ class RolloutsEntry(_Strict):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=64, gt=0)
+    samples: int = Field(default=1, gt=0)
+    reward: dict[str, Any] | None = None  # a grader: {do: math.equal}
 
 
 class Phase(_Strict):

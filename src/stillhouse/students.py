@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.check import REFERENCE
 from stillhouse.errors import RecipeError
 from stillhouse.progress import Progress
 from stillhouse.recipe import Phase, Recipe, fingerprint
@@ -68,7 +69,7 @@ class Students:
         assert recipe.student is not None
         read = {entry.on for phase in recipe.train for entry in phase.objectives} - {"rollouts"}
         read |= {phase.rollouts.on for phase in recipe.train if phase.rollouts}
-        online = {entry.teacher for phase in recipe.train for entry in phase.objectives if entry.teacher}
+        online = {name for phase in recipe.train for entry in phase.objectives for name in entry.teachers} - {REFERENCE}
         model = student_path(recipe.student.model)
         parts = {
             "data": {name: self.branches[arm][name].stamp for name in sorted(read)},
@@ -120,7 +121,6 @@ class Students:
     def _fit(
         self, arm: str, recipe: Recipe, seed: int, phase: Phase, teachers: Teachers, start: str, place: Path
     ) -> Any:
-        from stillhouse.train.rollout import Rollouts
         from stillhouse.train.student import load_student
         from stillhouse.train.trainer import train
 
@@ -131,23 +131,46 @@ class Students:
         names = {entry.on for entry in phase.objectives if entry.on != "rollouts"}
         names |= {phase.rollouts.on} if phase.rollouts else set()
         data = {name: Records(self.branches[arm][name].path) for name in sorted(names)}
-        online = {entry.teacher: teachers.backend(entry.teacher) for entry in phase.objectives if entry.teacher}
+        online = {name for entry in phase.objectives for name in entry.teachers} - {REFERENCE}
         steps = phase.args.get("max_steps")
         with self.progress.task(f"train {arm}/{seed}", int(steps) if steps else None) as task:
             trained = train(
                 student,
                 [self._term(entry, recipe) for entry in phase.objectives],
                 data,
-                teachers=online,
+                teachers={name: teachers.backend(name) for name in sorted(online)},
                 arguments=phase.args,
                 out=place / "checkpoints",
                 seed=seed,
-                rollouts=Rollouts(**phase.rollouts.model_dump()) if phase.rollouts else None,
+                rollouts=self._rollouts(phase, recipe),
+                reference=self._reference(phase, recipe, start),
                 packing=phase.packing,
                 max_length=phase.max_length,
                 on_progress=lambda row: task.advance(row["step"] - task.done, note=f"loss {row['loss']:.4f}"),
             )
         return student, trained
+
+    def _rollouts(self, phase: Phase, recipe: Recipe) -> Any:
+        from stillhouse.train.rollout import Rollouts
+
+        if phase.rollouts is None:
+            return None
+        told = phase.rollouts.model_dump()
+        if phase.rollouts.reward:
+            knobs = Knowledge(recipe, self.folder, self.run, None, self.progress)  # type: ignore[arg-type]
+            told["reward"] = knobs._knob("reward", phase.rollouts.reward, "", "train.rollouts")
+        return Rollouts(**told)
+
+    @staticmethod
+    def _reference(phase: Phase, recipe: Recipe, start: str) -> Any:
+        """The base student, where a later phase is to be held against it and not against what the phase starts from."""
+        from stillhouse.train.student import load_student
+
+        assert recipe.student is not None
+        base = student_path(recipe.student.model)
+        if phase.reference != "base" or start == base:
+            return None
+        return load_student(base, kind=recipe.student.kind, dtype=recipe.student.dtype).model
 
     def _term(self, entry: Any, recipe: Recipe) -> Any:
         from stillhouse.train.trainer import Term
@@ -155,7 +178,9 @@ class Students:
         knobs = Knowledge(recipe, self.folder, self.run, None, self.progress)  # type: ignore[arg-type]
         objective = load("objectives", entry.do, folder=self.folder, where="train.objectives")
         bound = {key: knobs._knob(key, value, "", "train.objectives") for key, value in entry.knobs.items()}
-        return Term(entry.do, objective, entry.on, entry.weight, bound, entry.teacher, entry.weight_column)
+        return Term(
+            entry.do, objective, entry.on, entry.weight, bound, entry.teacher, entry.weight_column, entry.layers
+        )
 
     def _log(self, arm: str, seed: int, phase: int, rows: list[dict[str, Any]]) -> None:
         """Adds a phase's rows to `metrics.jsonl`; what an earlier attempt at the same phase wrote is replaced."""

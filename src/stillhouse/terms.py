@@ -123,7 +123,7 @@ def _methods(name: str, recipes: Sequence[Recipe]) -> Iterator[str]:
                 if name == entry.teacher or (isinstance(entry.teacher, list) and name in entry.teacher):
                     kind = entry.do.partition(".")[0]
                     yield {"feature": "logits", "feedback": "judge_or_reward"}.get(kind, "train_on_outputs")
-        if any(entry.teacher == name for phase in recipe.train for entry in phase.objectives):
+        if any(name in entry.teachers for phase in recipe.train for entry in phase.objectives):
             yield "logits"
 
 

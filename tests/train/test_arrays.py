@@ -229,7 +229,7 @@ def test_a_student_learns_what_a_grader_rewards(student, tools, tmp_path):
     rollouts = Rollouts("x", samples=8, max_new_tokens=8, reward=count_of_a)
     done = run(
         student, [term], {"x": tools.examples(4)}, tmp_path, rollouts=rollouts,
-        arguments={"max_steps": 25, "learning_rate": 0.04},
+        arguments={"max_steps": 40, "learning_rate": 0.02},
     )  # fmt: skip
     rewards = [row["reward"] for row in done.history]
     assert sum(rewards[-5:]) > 2 * sum(rewards[:5])

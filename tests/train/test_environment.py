@@ -4,9 +4,7 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from stillhouse.train.environment import free_cores, recommended_environment
+from stillhouse.train.environment import recommended_environment
 
 
 def test_what_a_person_has_set_stays():
@@ -17,11 +15,9 @@ def test_what_a_person_has_set_stays():
     assert recommended_environment(found) == {}
 
 
-@pytest.mark.parametrize(("busy", "free"), [(0.1, 4), (1.2, 3), (2.6, 1), (9.0, 1)])
-def test_threads_are_the_cores_with_nothing_to_do(busy, free, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(os, "getloadavg", lambda: (busy, 0.0, 0.0))
-    assert free_cores() == free
+def test_a_thread_for_each_core_it_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert recommended_environment({})["OMP_NUM_THREADS"] == "3"
 
 
 def test_it_is_known_before_anything_heavy_is_loaded():

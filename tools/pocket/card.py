@@ -60,7 +60,7 @@ def interval(score: dict) -> str:
 
 def write(results: dict, shipped: Path, readme: Path) -> None:
     for name, (title, about, data) in ABOUT.items():
-        parameters = results["training"][name]["parameters"]
+        parameters = results["parameters"][name]
         facts = {key: results[key] for key in ("commit", "hardware", "command", "seed")}
         text = CARD.format(
             title=title, about=about, data=data, parameters=parameters, table=table(results["skills"]), **facts

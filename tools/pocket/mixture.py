@@ -26,12 +26,12 @@ SKILLS: dict[str, ModuleType] = {skill.NAME: skill for skill in GRADED + FURTHER
 
 # Shares of the examples; what reads or computes more gets more.
 WEIGHTS = {
-    "word_problems": 36,
-    "constraints": 10,
+    "word_problems": 33,
+    "constraints": 12,
     "reading": 14,
-    "tools": 10,
-    "classify": 7,
-    "free_text": 6,
+    "tools": 13,
+    "classify": 6,
+    "free_text": 7,
     "check_answer": 3,
     "compare": 1.5,
     "new_problem": 2,

@@ -8,10 +8,12 @@ import numpy as np
 from stillhouse.errors import RecipeError
 from stillhouse.records import Record
 from stillhouse.selection import embedding
-from stillhouse.selection.minhash import Index, Signer, jaccard, shingles
+from stillhouse.selection.minhash import Index, Signer, all_shingles, jaccard
 from stillhouse.selection.novelty import Pool
 from stillhouse.selection.texts import Side, text_of
 from stillhouse.selection.tokens import words
+
+_WORDS_AT_ONCE = 1 << 13
 
 __all__ = ["exact", "minhash", "rouge", "semantic"]
 
@@ -72,18 +74,36 @@ def minhash(
     signer, index = Signer(threshold, permutations, seed), Index()
     known: dict[str, int] = {}
     kept: list[np.ndarray] = []
-    for record in records:
-        shingles_S = shingles(words(text_of(record, on)), shingle, known)
-        if not len(shingles_S):
+    for batch in _batches(records, on):
+        shingled = all_shingles([tokens for _, tokens in batch], shingle, known)
+        rows = iter(signer.keys([each for each in shingled if len(each)])) if any(map(len, shingled)) else iter(())
+        for (record, _), shingles_S in zip(batch, shingled, strict=True):
+            if not len(shingles_S):
+                yield record, None
+                continue
+            keys_B = next(rows)
+            candidates = index.candidates(keys_B)
+            own = np.unique(shingles_S)
+            if any(jaccard(own, kept[other]) >= threshold for other in candidates):
+                yield record, "near_duplicate"
+                continue
+            index.add(keys_B, len(kept))
+            kept.append(own)
             yield record, None
-            continue
-        keys_B = signer.keys(shingles_S)
-        if any(jaccard(shingles_S, kept[other]) >= threshold for other in index.candidates(keys_B)):
-            yield record, "near_duplicate"
-            continue
-        index.add(keys_B, len(kept))
-        kept.append(shingles_S)
-        yield record, None
+
+
+def _batches(records: Iterable[Record], on: Side) -> Iterator[list[tuple[Record, list[str]]]]:
+    """Records with their words, so many at a time that their hashes stay within some ten megabytes."""
+    batch: list[tuple[Record, list[str]]] = []
+    held = 0
+    for record in records:
+        batch.append((record, words(text_of(record, on))))
+        held += len(batch[-1][1])
+        if held >= _WORDS_AT_ONCE:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def semantic(

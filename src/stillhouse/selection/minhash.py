@@ -14,16 +14,32 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shingles(tokens: Sequence[str], size: int, known: dict[str, int]) -> np.ndarray:
-    """Sorted distinct 32-bit hashes of the runs of `size` words; a shorter text is one. `known` caches words."""
-    hashes = np.fromiter((_word_hash(token, known) for token in tokens), dtype=np.uint64, count=len(tokens))
-    if not len(hashes):
-        return np.empty(0, dtype=np.uint32)
-    size = min(size, len(hashes))
-    mixed = np.zeros(len(hashes) - size + 1, dtype=np.uint64)
+    """Distinct 32-bit hashes of the runs of `size` words, sorted; a shorter text is one. `known` caches words."""
+    return np.unique(all_shingles([tokens], size, known)[0])
+
+
+def all_shingles(documents: Sequence[Sequence[str]], size: int, known: dict[str, int]) -> list[np.ndarray]:
+    """The same for many documents in one pass, repetitions left in."""
+    flat = [_word_hash(token, known) for tokens in documents for token in tokens]
+    mixed = _mixed(np.array(flat, dtype=np.uint64), size)
+    found, start = [], 0
+    for tokens in documents:
+        end = start + len(tokens)
+        if len(tokens) >= size or not tokens:
+            found.append(mixed[start : max(end - size + 1, start)])
+        else:
+            found.append(_mixed(np.array(flat[start:end], dtype=np.uint64), len(tokens)))
+        start = end
+    return found
+
+
+def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
+    """One hash for each run of `size`, at the place of its first word."""
+    mixed = np.zeros(max(len(hashes) - size + 1, 0), dtype=np.uint64)
     for offset in range(size):
         mixed = (mixed ^ hashes[offset : offset + len(mixed)]) * _MIX
         mixed ^= mixed >> np.uint64(29)
-    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
+    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 def _word_hash(token: str, known: dict[str, int]) -> int:
@@ -58,15 +74,17 @@ class Signer:
         self._shift_P = rng.integers(0, 2**63, size=self.B * self.R, dtype=np.uint64)
         self._salt_B = rng.integers(0, 2**63, size=self.B, dtype=np.uint64)
 
-    def keys(self, shingles_S: np.ndarray) -> np.ndarray:
-        wide_S1 = shingles_S.astype(np.uint64)[:, None] * _MIX
+    def keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
+        """The band keys of documents that have shingles, one row each."""
+        starts = np.cumsum([0, *(len(shingles_S) for shingles_S in documents[:-1])])
+        wide_S1 = np.concatenate(documents).astype(np.uint64)[:, None] * _MIX
         hashed_SP = (wide_S1 * self._multiplier_P + self._shift_P) >> np.uint64(32)
-        minimum_BR = hashed_SP.min(axis=0).reshape(self.B, self.R)
-        keys_B = self._salt_B.copy()
+        minimum_NBR = np.minimum.reduceat(hashed_SP, starts, axis=0).reshape(len(documents), self.B, self.R)
+        keys_NB = np.broadcast_to(self._salt_B, (len(documents), self.B))
         for row in range(self.R):
-            keys_B = (keys_B ^ minimum_BR[:, row]) * _MIX
-            keys_B ^= keys_B >> np.uint64(31)
-        return keys_B
+            keys_NB = (keys_NB ^ minimum_NBR[:, :, row]) * _MIX
+            keys_NB = keys_NB ^ (keys_NB >> np.uint64(31))
+        return keys_NB
 
 
 class Index:

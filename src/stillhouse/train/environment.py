@@ -8,20 +8,18 @@ from collections.abc import Mapping
 def recommended_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables to add before the interpreter is started again; what a person has set is left as it is.
 
-    Threads: as many as there are cores with nothing to do, and asleep while they wait. Two threads on a core and a half
-    are not slower by a third but many times slower, as each step of each layer waits for the one that was put aside.
-    The number of threads shows in the last bits of a sum: set OMP_NUM_THREADS where two runs must agree to the bit.
+    Threads: one for each core that the process may use, asleep while they wait: spinning threads on a busy machine are not
+    slower by a third but many times slower, as each step of each layer waits for the one that was put aside. Their number
+    shows in the last bits of a sum, so it does not follow the load: the same machine gives the same student.
     Memory: an allocator that keeps what is freed. Each step frees and takes the same tensors, and fresh pages cost more
     than the arithmetic on them; the process may hold twice the memory in return.
     """
-    wanted = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(free_cores())}
+    wanted = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(cores())}
     if platform.libc_ver()[0] == "glibc":
         wanted |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     return {name: value for name, value in wanted.items() if name not in given}
 
 
-def free_cores() -> int:
-    """The cores this process may use, less those that were busy in the last minute; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, cores - round(busy))
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

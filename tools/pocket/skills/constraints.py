@@ -35,6 +35,7 @@ STARTERS = (
 )
 
 USE = (
+    "Write a sentence using the words {words}.",
     "Write a sentence with the words {words}.",
     "Write one sentence that uses the words {words}.",
     "Use these words in a sentence: {words}.",
@@ -45,6 +46,10 @@ USE = (
     "Make one sentence with the words {words}.",
 )
 ORDER = (
+    "Write one sentence with these words in this order: {words}.",
+    "Make one sentence that uses the words {words} in the same order.",
+    "Write a sentence. Use these words in this order: {words}.",
+    "Write a sentence that contains {words} in this order.",
     "Write a sentence with the words {words} in this order.",
     "Use these words in a sentence, in this order: {words}.",
     "Write one sentence that uses {words}, in that order.",
@@ -52,6 +57,8 @@ ORDER = (
     "Write a sentence that uses these words in this order: {words}.",
 )
 LIST = (
+    "List exactly {n} {category}.",
+    "Write down {n} {category}.",
     "List {n} {category}.",
     "Name {n} {category}.",
     "Give me a list of {n} {category}.",
@@ -61,6 +68,10 @@ LIST = (
     "Give me exactly {n} {category}.",
 )
 START = (
+    "Write one sentence about the {a} that starts with the word {first}.",
+    "Write a sentence about the {a}. The sentence must begin with {first}.",
+    "Write about the {a} in one sentence. It must begin with the word {first}.",
+    "Start a sentence about the {a} with the word {first}.",
     "Write a sentence that starts with the word {first} and is about the {a}.",
     "Write a sentence about the {a}. Start with the word {first}.",
     "Begin with the word {first} and write a sentence about the {a}.",
@@ -68,6 +79,10 @@ START = (
     "Write a sentence about the {a}. It must start with the word {first}.",
 )
 END = (
+    "Write a sentence. It must end with the word {a}.",
+    "Write one sentence whose last word is {a}.",
+    "Write one sentence that has {a} as its last word.",
+    "Make one sentence that ends with the word {a}.",
     "Write a sentence that ends with the word {a}.",
     "Write one sentence. The last word must be {a}.",
     "Make a sentence that ends with {a}.",
@@ -75,6 +90,10 @@ END = (
     "Write one sentence that ends with the word {a}.",
 )
 AVOID = (
+    "Write one sentence about the {a} without the word {not}.",
+    "Write one sentence about the {a}. It must not contain the word {not}.",
+    "Write about the {a} in one sentence. Do not use the word {not}.",
+    "Write a sentence about the {a} that does not use the word {not}.",
     "Write a sentence about the {a} without the word {not}.",
     "Write a sentence about the {a}. Do not use the word {not}.",
     "Describe the {a} in one sentence. The word {not} is forbidden.",
@@ -82,6 +101,9 @@ AVOID = (
     "Write one sentence about the {a}. Do not use the word {not}.",
 )
 BOTH = (
+    "Use the words {words} in one sentence. Start with the word {first}.",
+    "Write one sentence with the words {words}. It must start with {first}.",
+    "Write a sentence. It must start with the word {first} and use {words}.",
     "Write a sentence with the words {words}. Start with the word {first}.",
     "Start with the word {first} and use the words {words} in one sentence.",
     "Write one sentence. Start with {first} and use the words {words}.",

@@ -6,22 +6,64 @@ from tools.pocket.words import ANIMALS, CITIES, FOODS, INSTRUMENTS, JOBS, articl
 NAME = "dialogue"
 # what is said, the questions that follow, the answer
 FACTS = {
-    "name": ("My name is {v}.", ("What is my name?", "Who am I?", "Do you know my name?"), "Your name is {v}."),
+    "name": (
+        "My name is {v}.",
+        ("What is my name?", "Which name do I have?", "What am I called?", "Who am I?", "Do you know my name?"),
+        "Your name is {v}.",
+    ),
     "city": (
         "I live in {v}.",
-        ("Where do I live?", "Which city do I live in?", "What city do I live in?"),
+        (
+            "Where do I live?",
+            "What is my city?",
+            "In which city do I live?",
+            "Which city do I live in?",
+            "What city do I live in?",
+        ),
         "You live in {v}.",
     ),
-    "job": ("I am {v}.", ("What is my job?", "What do I do?", "What job do I have?"), "You are {v}."),
+    "job": (
+        "I am {v}.",
+        (
+            "What is my job?",
+            "Which job do I have?",
+            "What is the job that I have?",
+            "What do I do?",
+            "What job do I have?",
+        ),
+        "You are {v}.",
+    ),
     "pet": (
         "I have {v}.",
-        ("What pet do I have?", "Which animal do I have?", "What animal do I have?"),
+        (
+            "What pet do I have?",
+            "What is my pet?",
+            "Which pet do I have?",
+            "Which animal do I have?",
+            "What animal do I have?",
+        ),
         "You have {v}.",
     ),
-    "food": ("I like {v}.", ("What do I like?", "Which food do I like?", "What food do I like?"), "You like {v}."),
+    "food": (
+        "I like {v}.",
+        (
+            "What do I like?",
+            "What do I like to eat?",
+            "What kind of food do I like?",
+            "Which food do I like?",
+            "What food do I like?",
+        ),
+        "You like {v}.",
+    ),
     "music": (
         "I play the {v}.",
-        ("What do I play?", "Which instrument do I play?", "What instrument do I play?"),
+        (
+            "What do I play?",
+            "What is my instrument?",
+            "Which instrument is it that I play?",
+            "Which instrument do I play?",
+            "What instrument do I play?",
+        ),
         "You play the {v}.",
     ),
 }

@@ -34,72 +34,172 @@ PERSON = {
     "city": Fact(
         tuple(CITIES),
         "{x} lives in {v}",
-        ("Where does {x} live?", "Which city does {x} live in?", "In which city does {x} live?"),
+        (
+            "Where does {x} live?",
+            "What city does {x} call home?",
+            "In what city does {x} live?",
+            "Which city is the home of {x}?",
+            "Which city does {x} live in?",
+            "In which city does {x} live?",
+        ),
     ),
     "job": Fact(
         tuple(map(article, JOBS)),
         "{x} works as {v}",
-        ("What is the job of {x}?", "What does {x} work as?", "What job does {x} have?"),
+        (
+            "What is the job of {x}?",
+            "Which job does {x} have?",
+            "What does {x} do?",
+            "What is {x} by trade, what job?",
+            "What does {x} work as?",
+            "What job does {x} have?",
+        ),
     ),
     "pet": Fact(
         tuple(map(article, ANIMALS[:10])),
         "{x} has {v}",
-        ("What pet does {x} have?", "Which animal does {x} have?", "What animal does {x} have?"),
+        (
+            "What pet does {x} have?",
+            "Which pet does {x} have?",
+            "What kind of animal does {x} have?",
+            "Which animal lives with {x}?",
+            "Which animal does {x} have?",
+            "What animal does {x} have?",
+        ),
     ),
     "food": Fact(
-        tuple(FOODS), "{x} likes {v}", ("What does {x} like?", "Which food does {x} like?", "What food does {x} like?")
+        tuple(FOODS),
+        "{x} likes {v}",
+        (
+            "What does {x} like?",
+            "Which food is liked by {x}?",
+            "What does {x} like to eat?",
+            "What kind of food does {x} like?",
+            "Which food does {x} like?",
+            "What food does {x} like?",
+        ),
     ),
     "month": Fact(
         tuple(MONTHS),
         "{x} was born in {v}",
-        ("When was {x} born?", "In which month was {x} born?", "What month was {x} born in?"),
+        (
+            "When was {x} born?",
+            "Which month was {x} born in?",
+            "In what month was {x} born?",
+            "What is the birth month of {x}?",
+            "In which month was {x} born?",
+            "What month was {x} born in?",
+        ),
     ),
     "music": Fact(
         tuple("the " + i for i in INSTRUMENTS),
         "{x} plays {v}",
-        ("What does {x} play?", "Which instrument does {x} play?", "What instrument does {x} play?"),
+        (
+            "What does {x} play?",
+            "What kind of instrument does {x} play?",
+            "Which instrument is played by {x}?",
+            "What instrument is played by {x}?",
+            "Which instrument does {x} play?",
+            "What instrument does {x} play?",
+        ),
     ),
     "car": Fact(
         tuple(map(article, COLOURS)),
         "{x} drives {v} car",
-        ("What colour is the car of {x}?", "What car does {x} drive?", "Which car does {x} drive?"),
+        (
+            "What colour is the car of {x}?",
+            "What kind of car does {x} drive?",
+            "Which car is driven by {x}?",
+            "What does {x} drive?",
+            "What car does {x} drive?",
+            "Which car does {x} drive?",
+        ),
     ),
     "age": Fact(
         tuple(str(age) for age in range(18, 80)),
         "{x} is {v} years old",
-        ("How old is {x}?", "What is the age of {x}?", "What age is {x}?"),
+        (
+            "How old is {x}?",
+            "How many years old is {x}?",
+            "What is the age of {x} in years?",
+            "Which age is {x}?",
+            "What is the age of {x}?",
+            "What age is {x}?",
+        ),
     ),
 }
 SHOP = {
     "opens": Fact(
         tuple(str(h) for h in range(5, 12)),
         "{x} opens at {v}",
-        ("When does {x} open?", "At what time does {x} open?", "What time does {x} open?"),
+        (
+            "When does {x} open?",
+            "At what hour does {x} open?",
+            "What hour does {x} open?",
+            "At which time does {x} open?",
+            "At what time does {x} open?",
+            "What time does {x} open?",
+        ),
     ),
     "closes": Fact(
         tuple(str(h) for h in range(3, 12)),
         "{x} closes at {v}",
-        ("When does {x} close?", "At what time does {x} close?", "What time does {x} close?"),
+        (
+            "When does {x} close?",
+            "At what hour does {x} close?",
+            "What hour does {x} close?",
+            "At which time does {x} close?",
+            "At what time does {x} close?",
+            "What time does {x} close?",
+        ),
     ),
     "price": Fact(
         tuple(str(n) for n in range(2, 60)),
         "{x} costs {v} euros",
-        ("How much does {x} cost?", "What does {x} cost?", "What is the price of {x}?"),
+        (
+            "How much does {x} cost?",
+            "What price does {x} have?",
+            "How many euros does {x} cost?",
+            "What is to be paid for {x}, what is the price?",
+            "What does {x} cost?",
+            "What is the price of {x}?",
+        ),
     ),
     "colour": Fact(
         tuple(COLOURS),
         "{x} is painted {v}",
-        ("What colour is {x}?", "Which colour is {x}?", "In what colour is {x} painted?"),
+        (
+            "What colour is {x}?",
+            "Which colour does {x} have?",
+            "What colour was {x} painted?",
+            "Which colour is {x} painted?",
+            "Which colour is {x}?",
+            "In what colour is {x} painted?",
+        ),
     ),
     "near": Fact(
         tuple("the " + p for p in PLACES),
         "{x} is near {v}",
-        ("Where is {x}?", "What is {x} near?", "What place is {x} near?"),
+        (
+            "Where is {x}?",
+            "Which place is {x} near?",
+            "What place is near {x}?",
+            "What is near {x}?",
+            "What is {x} near?",
+            "What place is {x} near?",
+        ),
     ),
     "owner": Fact(
         ("Ann", "Tom", "Mary", "Ben", "Sara", "Max", "Nora", "Paul", "Eva", "Leo"),
         "{x} belongs to {v}",
-        ("Who owns {x}?", "Whose is {x}?", "To whom does {x} belong?"),
+        (
+            "Who owns {x}?",
+            "Who is the owner of {x}?",
+            "To which person does {x} belong?",
+            "Who does {x} belong to?",
+            "Whose is {x}?",
+            "To whom does {x} belong?",
+        ),
     ),
 }
 SIGHTS = (
@@ -134,7 +234,7 @@ def make(draw: Draw) -> Item:
     table = PERSON if about_people else SHOP
     while True:
         entities = people(draw, 2) if about_people else [(sight, "it") for sight in draw.sample(SIGHTS, 2)]
-        known = [(e, key) for e in entities for key in draw.sample(list(table), draw.randint(1, 3))]
+        known = [(e, key) for e in entities for key in draw.sample(list(table), draw.randint(1, 2))]
         (name, _), key, said = asked(draw, entities, known, table)
         if draw.fits((name, key)):
             break

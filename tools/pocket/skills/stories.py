@@ -40,7 +40,20 @@ def final(answer: int | str) -> str:
 GOODS = (
     *("apples", "pears", "plums", "eggs", "books", "pens", "cards", "stamps", "shells", "stones", "boxes", "cups"),
     *("plates", "hats", "coats", "lamps", "chairs", "maps", "toys", "balls", "rings", "bells", "shoes", "keys"),
-    *("lemons", "figs", "nuts", "bags", "dolls", "kites", "candles", "ropes", "spoons", "tickets", "letters", "bottles"),
+    *(
+        "lemons",
+        "figs",
+        "nuts",
+        "bags",
+        "dolls",
+        "kites",
+        "candles",
+        "ropes",
+        "spoons",
+        "tickets",
+        "letters",
+        "bottles",
+    ),
 )
 STORIES = (
     Story(
@@ -52,9 +65,20 @@ STORIES = (
             "{who} starts with {n} {things}",
             "{who} keeps {n} {things}",
         ),
-        ("{she} buys {n} more", "{she} gets {n} more", "{friend} gives {who} {n} more", "{she} receives {n} more"),
+        (
+            "{she} buys {n} more",
+            "{she} finds {n} more",
+            "{she} gets {n} from {friend}",
+            "{who} buys {n} more",
+            "{she} gets {n} more",
+            "{friend} gives {who} {n} more",
+            "{she} receives {n} more",
+        ),
         (
             "{she} gives away {n}",
+            "{friend} takes {n}",
+            "{she} gives {friend} {n}",
+            "{who} loses {n}",
             "{she} sells {n}",
             "{she} loses {n}",
             "{she} gives {n} to {friend}",
@@ -76,8 +100,24 @@ STORIES = (
             "A bus starts with {n} {things}",
             "A bus has {n} {things}",
         ),
-        ("{n} get on", "{n} more get on", "At the {place} {n} get on", "At the {place} {n} get on"),
-        ("{n} get off", "At the {place} {n} get off", "At the {place} {n} get off", "At the {place} {n} get off"),
+        (
+            "{n} get on",
+            "{n} others get on",
+            "then {n} get on",
+            "At the {place} {n} more get on",
+            "{n} more get on",
+            "At the {place} {n} get on",
+            "By the {place} {n} get on",
+        ),
+        (
+            "{n} get off",
+            "{n} of them get off",
+            "then {n} get off",
+            "{n} leave the bus",
+            "At the {place} {n} get off",
+            "At the {place} {n} get off",
+            "By the {place} {n} get off",
+        ),
         (
             "How many {things} are on the bus now?",
             "How many {things} are still on the bus?",
@@ -94,8 +134,23 @@ STORIES = (
             "{who} sees {n} {things}",
             "There are {n} {things} in the {place}",
         ),
-        ("{n} more come", "{n} more join them", "{n} others arrive", "{n} more arrive"),
-        ("{n} fly away", "{n} leave", "{n} of them fly off", "{n} of them leave"),
+        (
+            "{n} more come",
+            "{n} others come",
+            "{n} more fly in",
+            "{n} others join them",
+            "{n} more join them",
+            "{n} others arrive",
+            "{n} more arrive",
+        ),
+        (
+            "{n} fly away",
+            "{n} of them fly away",
+            "{n} fly off",
+            "{n} leave",
+            "{n} of them fly off",
+            "{n} of them leave",
+        ),
         (
             "How many {things} are there now?",
             "How many {things} are left?",
@@ -112,8 +167,24 @@ STORIES = (
             "There are {n} {things} in the purse of {who}",
             "{who} owns {n} {things}",
         ),
-        ("{she} earns {n} more", "{she} finds {n}", "{she} gets {n} from {friend}", "{she} earns {n}"),
-        ("{she} spends {n}", "{she} pays {n} for a {thing}", "{she} lends {n} to {friend}", "{she} pays {n} for a {thing}"),
+        (
+            "{she} earns {n} more",
+            "{she} gets {n} more",
+            "{who} earns {n}",
+            "{friend} gives {who} {n}",
+            "{she} finds {n}",
+            "{she} gets {n} from {friend}",
+            "{she} earns {n}",
+        ),
+        (
+            "{she} spends {n}",
+            "{who} spends {n}",
+            "{she} gives {n} to {friend}",
+            "{she} pays {n}",
+            "{she} pays {n} for a {thing}",
+            "{she} lends {n} to {friend}",
+            "{she} gives {n} for a {thing}",
+        ),
         (
             "How many {things} does {who} have now?",
             "How much money does {who} have now?",
@@ -132,11 +203,22 @@ STORIES = (
         ),
         (
             "then {n} more are baked",
+            "{n} more are made",
+            "{who} brings {n} more",
+            "{friend} makes {n} more",
             "{n} more come out of the oven",
             "{friend} brings {n} more",
             "{friend} bakes {n} more",
         ),
-        ("{n} are eaten", "{friend} eats {n}", "{n} are sold", "{friend} takes {n}"),
+        (
+            "{n} are eaten",
+            "{friend} buys {n}",
+            "{friend} takes away {n}",
+            "{n} of them are eaten",
+            "{friend} eats {n}",
+            "{n} are sold",
+            "{friend} takes {n}",
+        ),
         (
             "How many {things} are there now?",
             "How many {things} are left?",
@@ -171,8 +253,24 @@ STORIES = (
             "A garden has {n} {things}",
             "{who} has {n} {things} in a garden",
         ),
-        ("{n} more are planted", "{who} plants {n} more", "{friend} plants {n} more", "{who} adds {n} more"),
-        ("{n} are cut down", "a storm breaks {n}", "{n} die", "{n} are cut"),
+        (
+            "{n} more are planted",
+            "{friend} adds {n} more",
+            "{n} more grow",
+            "{n} are added",
+            "{who} plants {n} more",
+            "{friend} plants {n} more",
+            "{who} adds {n} more",
+        ),
+        (
+            "{n} are cut down",
+            "{n} are taken away",
+            "{who} cuts {n}",
+            "{n} of them die",
+            "a storm breaks {n}",
+            "{n} die",
+            "{n} are cut",
+        ),
         (
             "How many {things} are in the garden now?",
             "How many {things} are left in the garden?",
@@ -207,8 +305,24 @@ STORIES = (
             "{n} {things} stand in a yard",
             "A yard has {n} {things}",
         ),
-        ("{n} more come in", "{n} drive in", "{n} more arrive", "{n} come in"),
-        ("{n} drive off", "{n} leave", "{n} are taken away", "{n} drive away"),
+        (
+            "{n} more come in",
+            "{n} others arrive",
+            "{n} others come in",
+            "{n} more drive in",
+            "{n} drive in",
+            "{n} more arrive",
+            "{n} come in",
+        ),
+        (
+            "{n} drive off",
+            "{n} of them leave",
+            "{n} of them drive off",
+            "{n} go away",
+            "{n} leave",
+            "{n} are taken away",
+            "{n} drive away",
+        ),
         (
             "How many {things} are in the yard now?",
             "How many {things} are left in the yard?",
@@ -225,7 +339,15 @@ STORIES = (
             "{who} puts {n} {things} on a shelf",
             "A shelf has {n} {things}",
         ),
-        ("{who} adds {n}", "{n} more are put there", "{friend} brings back {n}", "{friend} adds {n}"),
+        (
+            "{who} adds {n}",
+            "{who} adds {n} more",
+            "{friend} brings {n} more",
+            "{friend} adds {n} more",
+            "{n} more are put there",
+            "{friend} brings back {n}",
+            "{friend} adds {n}",
+        ),
         ("{who} takes {n}", "{friend} borrows {n}", "{n} are taken away", "{friend} takes {n}"),
         (
             "How many {things} are on the shelf now?",
@@ -243,7 +365,15 @@ STORIES = (
             "{who} keeps {n} {things}",
             "A farm has {n} {things}",
         ),
-        ("{n} are born", "the farmer buys {n} more", "{n} more are bought", "the farmer gets {n} more"),
+        (
+            "{n} are born",
+            "{n} more are born",
+            "{n} more arrive",
+            "{friend} brings {n} more",
+            "the farmer buys {n} more",
+            "{n} more are bought",
+            "the farmer gets {n} more",
+        ),
         ("{n} are sold", "{n} run away", "the farmer sells {n}", "the farmer gives away {n}"),
         (
             "How many {things} are on the farm now?",
@@ -322,7 +452,10 @@ class Teller:
         self.times = times
         (who, she), (friend, _) = people(draw, 2)
         self.slots = {"who": who, "she": she, "friend": friend, "things": things}
-        self.slots |= {"place": draw.choice(PLACES), "thing": draw.choice(("book", "cup", "hat", "cake", "pen", "game"))}
+        self.slots |= {
+            "place": draw.choice(PLACES),
+            "thing": draw.choice(("book", "cup", "hat", "cake", "pen", "game")),
+        }
         self.sentences: list[str] = []
         self.steps: list[str] = []
         self.value = 0
