@@ -270,7 +270,9 @@ class Knowledge:
         entries = [(step.kind, step.entry)]
         for key, value in step.entry.knobs.items():
             entries += [(nested_kind(key), entry) for _, entry in nested(key, value, step.where)]
-        return [file_hash(locate(kind, entry.do, folder=self.folder, where=step.where)[0]) for kind, entry in entries]
+        paths = [locate(kind, entry.do, folder=self.folder, where=step.where)[0] for kind, entry in entries]
+        # the folder of a shipped function: the pieces it is made of lie beside it
+        return [file_hash(path.parent if _shipped(path) else path) for path in paths]
 
     def _losses(self, home: Path) -> str:
         steps = [each for each in self.steps if each["branch"] == home.name and each["lost"]]
@@ -297,6 +299,10 @@ def _column(record: Record, column: str, names: Sequence[str], where: str) -> st
             "write all, round_robin, or a column kept by `seeds.columns`"
         )
     return str(value)
+
+
+def _shipped(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE) and path.parent != PACKAGE
 
 
 def _first(source: Records, rows: int) -> Iterator[Result]:

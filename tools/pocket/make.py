@@ -102,9 +102,11 @@ def load(name: str) -> torch.nn.Module:
 
 
 def command() -> str:
-    """As typed, without the text folder: where that lies is nobody's business."""
-    typed = " ".join(["python -m tools.pocket.make", *sys.argv[1:]])
-    return typed.split(" --text")[0]
+    """As typed, but for the text folder: where that lies is nobody's business."""
+    typed = list(sys.argv[1:])
+    if "--text" in typed:
+        typed[typed.index("--text") + 1] = "DIR"
+    return " ".join(["python -m tools.pocket.make", *typed])
 
 
 def commit() -> str:

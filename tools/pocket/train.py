@@ -15,7 +15,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from tools.pocket.batches import Batch, Source
 from tools.pocket.model import save
 
-
 USUAL_WEIGHT = 500.0  # of a batch of solutions
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs
+from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, content_id
 from stillhouse.render import fingerprint, render, render_prompt
 
 _POSITIONS = frozenset(
@@ -94,7 +94,7 @@ class Branch:
         return self.records[int(self.kept[place])]
 
     def order(self, seed: int, turn: int) -> np.ndarray:
-        """The places in the order of pass `turn`: a function of seed and content, so that arms see the same batches."""
+        """The places in the order of pass `turn`: a function of seed and prompts, so that arms see the same batches."""
         salt = f"{seed}|{turn}|".encode()
         marks = [hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in self.keys]
         return np.array(sorted(range(len(marks)), key=marks.__getitem__))
@@ -132,12 +132,14 @@ def rendered(
         if max_length is not None and size > max_length:
             lost.append(Lost(record.id, "too_long", detail=f"{size} tokens, {max_length} fit"))
             continue
-        seen[record.id] = seen.get(record.id, -1) + 1
+        # by the prompt: branches that answer the same prompts in different ways come in the same order, so arms are paired
+        asked = content_id(record.prompt) if record.prompt else record.id
+        seen[asked] = seen.get(asked, -1) + 1
         chunks += [np.asarray(ids, np.int32) for ids, _ in sequences]
         starts += [start for _, start in sequences]
         first.append(len(chunks))
         kept.append(place)
-        keys.append(f"{record.id}.{seen[record.id]}")
+        keys.append(f"{asked}.{seen[asked]}")
         kinds.add(type(record).__name__)
     if not kept:
         reason = f": none of its {len(lost)} records fits {max_length} tokens" if lost else ""
