@@ -18,6 +18,9 @@ COMMAND = [sys.executable, "-m", "stillhouse"]
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["STILLHOUSE_LAUNCHED"] = (
+        ""  # commands are started as they are; tests/test_launch.py looks at the other way
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -44,6 +44,7 @@ def test_the_guide_and_the_trainer_have_the_same_losses_and_weights(
     plan = Plan({"x": branch}, seed=0, length=steps * accumulate, size=size)
     rows = [[(item.ids.tolist(), item.start) for item in plan[number]["x"]] for number in range(steps * accumulate)]
     by_step = [rows[at : at + accumulate] for at in range(0, len(rows), accumulate)]
+    start = torch.cat([each.detach().flatten().clone() for each in student.model.parameters()])
     ours = Student(copy.deepcopy(student.model), student.tokenizer)
     term = Term("divergence.forward_kl", divergence.forward_kl, "x", teacher="t")
     arguments = {
@@ -54,8 +55,9 @@ def test_the_guide_and_the_trainer_have_the_same_losses_and_weights(
     losses = guide.distil(teacher.model, student.model, by_step, pad_id=0, learning_rate=0.01)
     assert [row["loss"] for row in done.history] == pytest.approx(losses, abs=1e-5)
     assert losses[-1] < 0.8 * losses[0]
-    for mine, theirs in zip(ours.model.parameters(), student.model.parameters()):
-        assert torch.allclose(mine, theirs, atol=1e-4)
+    # as a share of the way they went: Adam makes steps of full size out of the last bits of a gradient that is near zero
+    mine, theirs = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (ours.model, student.model))
+    assert (mine - theirs).norm() < 1e-3 * (theirs - start).norm()
 
 
 def test_the_guide_runs_as_a_script(guide, student, teacher, tools, tmp_path, monkeypatch, capsys):

@@ -26,17 +26,17 @@ SKILLS: dict[str, ModuleType] = {skill.NAME: skill for skill in GRADED + FURTHER
 
 # Shares of the examples; what reads or computes more gets more.
 WEIGHTS = {
-    "word_problems": 33,
-    "constraints": 12,
-    "reading": 14,
-    "tools": 13,
+    "word_problems": 32,
+    "constraints": 13,
+    "reading": 18,
+    "tools": 14,
     "classify": 6,
     "free_text": 7,
-    "check_answer": 3,
-    "compare": 1.5,
-    "new_problem": 2,
-    "paraphrase": 3,
-    "dialogue": 3,
+    "check_answer": 2.5,
+    "compare": 1,
+    "new_problem": 1,
+    "paraphrase": 2.5,
+    "dialogue": 2,
 }
 SYSTEMS = (
     "You are a helpful assistant.",

@@ -73,6 +73,7 @@ STORIES = (
             "{she} gets {n} more",
             "{friend} gives {who} {n} more",
             "{she} receives {n} more",
+            "{who} gets {n} more from {friend}",
         ),
         (
             "{she} gives away {n}",
@@ -83,6 +84,7 @@ STORIES = (
             "{she} loses {n}",
             "{she} gives {n} to {friend}",
             "{she} throws away {n}",
+            "{who} gives away {n} of them",
         ),
         (
             "How many {things} does {who} have now?",
@@ -108,6 +110,7 @@ STORIES = (
             "{n} more get on",
             "At the {place} {n} get on",
             "By the {place} {n} get on",
+            "By the {place} {n} others get on",
         ),
         (
             "{n} get off",
@@ -115,8 +118,8 @@ STORIES = (
             "then {n} get off",
             "{n} leave the bus",
             "At the {place} {n} get off",
-            "At the {place} {n} get off",
             "By the {place} {n} get off",
+            "By the {place} {n} of them get off",
         ),
         (
             "How many {things} are on the bus now?",
@@ -142,6 +145,7 @@ STORIES = (
             "{n} more join them",
             "{n} others arrive",
             "{n} more arrive",
+            "{n} others fly in",
         ),
         (
             "{n} fly away",
@@ -150,6 +154,7 @@ STORIES = (
             "{n} leave",
             "{n} of them fly off",
             "{n} of them leave",
+            "{n} of them go away",
         ),
         (
             "How many {things} are there now?",
@@ -175,6 +180,7 @@ STORIES = (
             "{she} finds {n}",
             "{she} gets {n} from {friend}",
             "{she} earns {n}",
+            "{who} earns {n} more",
         ),
         (
             "{she} spends {n}",
@@ -184,6 +190,7 @@ STORIES = (
             "{she} pays {n} for a {thing}",
             "{she} lends {n} to {friend}",
             "{she} gives {n} for a {thing}",
+            "{who} pays {n} for a {thing}",
         ),
         (
             "How many {things} does {who} have now?",
@@ -209,6 +216,7 @@ STORIES = (
             "{n} more come out of the oven",
             "{friend} brings {n} more",
             "{friend} bakes {n} more",
+            "{who} makes {n} more",
         ),
         (
             "{n} are eaten",
@@ -218,6 +226,7 @@ STORIES = (
             "{friend} eats {n}",
             "{n} are sold",
             "{friend} takes {n}",
+            "{who} takes {n} of them",
         ),
         (
             "How many {things} are there now?",
@@ -235,8 +244,20 @@ STORIES = (
             "{who} starts a game with {n} {things}",
             "{who} begins with {n} {things}",
         ),
-        ("{she} wins {n}", "{she} wins {n} from {friend}", "{friend} gives {who} {n}", "{she} wins {n} more"),
-        ("{she} loses {n}", "{she} loses {n} to {friend}", "{she} gives {n} to {friend}", "{she} gives {n} away"),
+        (
+            "{she} wins {n}",
+            "{she} wins {n} from {friend}",
+            "{friend} gives {who} {n}",
+            "{she} wins {n} more",
+            "{who} wins {n} more",
+        ),
+        (
+            "{she} loses {n}",
+            "{she} loses {n} to {friend}",
+            "{she} gives {n} to {friend}",
+            "{she} gives {n} away",
+            "{who} loses {n} to {friend}",
+        ),
         (
             "How many {things} does {who} have now?",
             "How many {things} does {who} have after the game?",
@@ -261,6 +282,7 @@ STORIES = (
             "{who} plants {n} more",
             "{friend} plants {n} more",
             "{who} adds {n} more",
+            "{friend} plants {n} of them",
         ),
         (
             "{n} are cut down",
@@ -270,6 +292,7 @@ STORIES = (
             "a storm breaks {n}",
             "{n} die",
             "{n} are cut",
+            "{n} of them are cut down",
         ),
         (
             "How many {things} are in the garden now?",
@@ -287,8 +310,20 @@ STORIES = (
             "{who} has {n} {things} in a shop",
             "A shop starts with {n} {things}",
         ),
-        ("{n} more arrive", "the shop buys {n} more", "a truck brings {n} more", "the shop gets {n} more"),
-        ("{n} are sold", "the shop sells {n}", "{who} buys {n} of them", "{friend} buys {n} of them"),
+        (
+            "{n} more arrive",
+            "the shop buys {n} more",
+            "a truck brings {n} more",
+            "the shop gets {n} more",
+            "{n} more are bought",
+        ),
+        (
+            "{n} are sold",
+            "the shop sells {n}",
+            "{who} buys {n} of them",
+            "{friend} buys {n} of them",
+            "{n} of them are sold",
+        ),
         (
             "How many {things} are in the shop now?",
             "How many {things} are left in the shop?",
@@ -313,6 +348,7 @@ STORIES = (
             "{n} drive in",
             "{n} more arrive",
             "{n} come in",
+            "{n} others drive in",
         ),
         (
             "{n} drive off",
@@ -322,6 +358,7 @@ STORIES = (
             "{n} leave",
             "{n} are taken away",
             "{n} drive away",
+            "{n} of them go away",
         ),
         (
             "How many {things} are in the yard now?",
@@ -347,8 +384,15 @@ STORIES = (
             "{n} more are put there",
             "{friend} brings back {n}",
             "{friend} adds {n}",
+            "{friend} brings back {n} more",
         ),
-        ("{who} takes {n}", "{friend} borrows {n}", "{n} are taken away", "{friend} takes {n}"),
+        (
+            "{who} takes {n}",
+            "{friend} borrows {n}",
+            "{n} are taken away",
+            "{friend} takes {n}",
+            "{who} takes {n} of them",
+        ),
         (
             "How many {things} are on the shelf now?",
             "How many {things} are left on the shelf?",
@@ -373,8 +417,9 @@ STORIES = (
             "the farmer buys {n} more",
             "{n} more are bought",
             "the farmer gets {n} more",
+            "{n} others are born",
         ),
-        ("{n} are sold", "{n} run away", "the farmer sells {n}", "the farmer gives away {n}"),
+        ("{n} are sold", "{n} run away", "the farmer sells {n}", "the farmer gives away {n}", "{n} of them are sold"),
         (
             "How many {things} are on the farm now?",
             "How many {things} are left?",
@@ -391,8 +436,8 @@ STORIES = (
             "{who} pours {n} {things} of water into a tank",
             "A tank has {n} {things} of water",
         ),
-        ("{n} more are poured in", "{who} adds {n}", "rain adds {n}", "{friend} adds {n}"),
-        ("{n} run out", "{who} takes {n}", "the plants get {n}", "{friend} takes {n}"),
+        ("{n} more are poured in", "{who} adds {n}", "rain adds {n}", "{friend} adds {n}", "{who} adds {n} more"),
+        ("{n} run out", "{who} takes {n}", "the plants get {n}", "{friend} takes {n}", "{who} takes {n} of them"),
         (
             "How many {things} are in the tank now?",
             "How many {things} are left in the tank?",
@@ -464,7 +509,7 @@ class Teller:
         """`when` lets a time come first: the more ways there are to say it, the less can be known by heart."""
         wording = self.draw.wording(wordings)
         if when and self.times and self.draw.chance(0.4):
-            wording = f"{self.draw.wording(TIMES)} {wording}"
+            wording = f"{self.draw.wording(TIMES)} {wording[0].lower()}{wording[1:]}"
         sentence = capital(wording.format(**self.slots, **numbers))
         self.sentences.append(sentence + ".")
         return sentence
