@@ -16,6 +16,9 @@ def with_environment(words: list[str]) -> None:
     """
     if not words or words[0] not in TRAINING or MARK in os.environ:
         return
+    if words[0] == "demo":
+        # a model of under a million parameters: a second thread waits longer than it works
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     added = recommended_environment()
     os.environ.update(added, **{MARK: " ".join(f"{name}={value}" for name, value in added.items())})
     os.execv(sys.executable, [sys.executable, "-m", "stillhouse", *words])

@@ -6,7 +6,7 @@ from pathlib import Path
 from tools.pocket.item import Draw, Item
 from tools.pocket.skills import word_problems
 
-SEEDS, HELD_OUT = 1000, 250
+SEEDS, HELD_OUT = 400, 250
 
 
 def write(folder: Path) -> None:

@@ -234,7 +234,7 @@ class _Axis:
 
 def ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:
     """Round numbers from at or below `low` to at or above `high`, zero among them where it lies between."""
-    if not high > low:
+    if not high - low > 1e-12:  # nothing to tell apart, and below the smallest numbers logarithms end
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
