@@ -112,6 +112,7 @@ def test_interrupted_it_says_so_and_goes_on(
     recipe = workspace(knowledge(), seeds=300)
     script = (
         "import os, signal\nfrom stillhouse.teachers.asking.answers import AnswerStore\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         "commit, calls = AnswerStore.commit, []\n"
         "def watched(*args, **kwargs):\n    commit(*args, **kwargs)\n    calls.append(1)\n"
         "    if len(calls) == 1:\n        os.kill(os.getpid(), signal.SIGINT)\n"

@@ -235,7 +235,9 @@ class _Axis:
 def ticks(low: float, high: float, about: int = 4) -> tuple[float, ...]:
     """Round numbers from at or below `low` to at or above `high`, zero among them where it lies between."""
     if not high - low > 1e-12:  # nothing to tell apart, and below the smallest numbers logarithms end
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        room = max(abs(low), abs(high))
+        room = room / 2 if room > 1e-12 else 0.5
+        low, high = low - room, high + room
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * size for size in (1, 2, 2.5, 5, 10) if power * size >= rough * 0.999)
