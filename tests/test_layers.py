@@ -21,7 +21,7 @@ LAYERS = (
     ("seeds", "elicit", "selection", "objectives", "kernels"),
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check"),
-    ("run", "steps", "students", "scores", "progress", "books", "costs", "report", "reporting", "terms"),
+    ("run", "steps", "students", "scores", "progress", "books", "costs", "provenance", "report", "reporting", "terms"),
     ("cli", "cli_terms", "catalogue", "copying", "chatting", "launch", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")

@@ -1,17 +1,12 @@
 """The stages in order: seeds, elicit, select, train, evaluate, report. Owns the run folder and its manifest (architecture, 6)."""
 
 import errno
-import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +16,9 @@ from stillhouse.check import check
 from stillhouse.costs import budget_of
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
 from stillhouse.progress import Progress
+from stillhouse.provenance import commit, hardware, summed, versions
 from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
-from stillhouse.resolve import PACKAGE, locate
+from stillhouse.resolve import locate
 from stillhouse.scores import Evaluation
 from stillhouse.steps import Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
@@ -31,7 +27,6 @@ from stillhouse.terms import Terms, terms_of
 
 _FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
 _UNWRITABLE = (errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_VERSIONS = ("stillhouse", "torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "openai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +114,8 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
         except BaseException as error:
             stages.stopped(error)
             raise
+        finally:
+            stages.calls.close()  # gives back what was leased and settles what was in flight
     return Run(folder)
 
 
@@ -215,7 +212,6 @@ class _Stages:
         self.manifest["state"] = "done"
         self._save()
         self._report()
-        self.calls.close()
         self.progress.finished("done")
 
     def stopped(self, error: BaseException) -> None:
@@ -360,61 +356,3 @@ def _validated(scores: Mapping[str, Any], arm: str, seed: int) -> float:
             better = next(task["higher_is_better"] for task in scores["tasks"] if task["task"] == row["task"])
             return row["mean"] if better else -row["mean"]
     return 0.0
-
-
-def summed(counts: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Counts by teacher, added up over the attempts at a run; a count may itself be counts by reason."""
-    total: dict[str, dict[str, Any]] = {}
-    for each in counts:
-        for teacher, fields in each.items():
-            mine = total.setdefault(teacher, {})
-            for name, value in fields.items():
-                if isinstance(value, Mapping):
-                    reasons = mine.get(name, {})
-                    mine[name] = {key: reasons.get(key, 0) + value.get(key, 0) for key in {**reasons, **value}}
-                else:
-                    mine[name] = mine.get(name, 0) + value
-    return total
-
-
-def hardware(*, accelerators: bool) -> dict[str, Any]:
-    """What the run runs on: processors, memory in GiB and, where something is trained, accelerators."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    told: dict[str, Any] = {
-        "cpu": named or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(pages / 2**30, 1),
-    }
-    if accelerators:
-        import torch
-
-        told["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return told
-
-
-def versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in _VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str | None:
-    """The commit of a source checkout (with -dirty when it was changed), None where the package is installed."""
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=PACKAGE, capture_output=True, text=True, timeout=10, env=environment,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
