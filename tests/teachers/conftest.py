@@ -37,6 +37,21 @@ class JumpingClock(Clock):
         return (self._jitters * 0.6180339887 % 1.0) or 1.0
 
 
+class SharedClock(JumpingClock):
+    """The same, for many who sleep at once: they wait beside each other, and not one after the other."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        until = self.seconds + max(0.0, seconds)
+        await asyncio.sleep(0.001)
+        self.seconds = max(self.seconds, until)
+
+
+@pytest.fixture
+def shared_clock() -> JumpingClock:
+    return SharedClock()
+
+
 @pytest.fixture
 def clock() -> JumpingClock:
     return JumpingClock()

@@ -231,17 +231,17 @@ def test_a_wait_longer_than_the_patience_ends_the_run_and_says_when(opened: Open
         assert sum(clock.slept) < 86400
 
 
-def test_after_a_limit_all_wait_at_least_as_long_and_not_in_step(opened: Open, clock: Any) -> None:
+def test_after_a_limit_all_wait_at_least_as_long_and_not_in_step(opened: Open, shared_clock: Any) -> None:
     """D21: fifty requests, one Retry-After of 30 s: nobody comes back earlier, and no two at the same instant."""
     tape = [Step()] + [status(429, retry_after="30")] * 50
     with FakeProvider("fine", tape=tape) as provider:
         backend = teacher_at("chat", provider.url, max_concurrency=50)
-        calls = opened(clock=clock)
+        calls = opened(clock=shared_clock)
         teacher = calls.teacher("t", backend)
         assert texts(teacher.ask(prompts("warm"))) == ["fine"]
         calls._paces[f"{backend.url} fake"][0].limit = 50
         assert texts(teacher.ask(prompts(*map(str, range(50))))) == ["fine"] * 50
-        waits = [seconds for seconds in clock.slept if seconds > 30]
+        waits = [seconds for seconds in shared_clock.slept if seconds > 30]
         assert len(waits) >= 50
         assert len(set(waits)) == len(waits)
         assert max(waits) <= 36
