@@ -4,7 +4,6 @@ What a function needs and may be told is its own signature (`resolve.py`); this 
 the functions' sources, the first rows of the seeds, and the tokenizers of local models.
 """
 
-import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -398,11 +397,3 @@ def seeds_seen(branch: Branch, folder: Path, where: str, limit: int | None) -> t
         if limit is not None and rows >= limit:
             break
     return rows, chars
-
-
-def literal(text: str) -> Any:
-    """A default as it stands in the source, as a value where it is a literal."""
-    try:
-        return ast.literal_eval(text)
-    except ValueError:
-        return text
