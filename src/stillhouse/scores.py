@@ -72,11 +72,10 @@ class Evaluation:
     def _task(self, entry: EvaluateEntry, rows: list[dict[str, Any]]) -> dict[str, Any]:
         counted = {row["item"] for row in rows if row["split"] == "test"}
         aside = {row["item"] for row in rows} - counted
-        lower = bool(rows) and rows[0]["metric"] == "nll"
-        metric = rows[0]["metric"] if rows else ""
+        metric = rows[0]["metric"] if rows else "score"
         return {
-            "task": entry.label, "do": entry.do, "knobs": entry.knobs, "metric": metric,
-            "higher_is_better": not lower, "items": len(counted), "validation_items": len(aside), "teacher": entry.teacher,
+            "task": entry.label, "do": entry.do, "knobs": entry.knobs, "metric": metric, "higher_is_better": metric == "score",
+            "items": len(counted), "validation_items": len(aside), "teacher": entry.teacher,
         }  # fmt: skip
 
     def _rows(self, entry: EvaluateEntry, subject: Subject, choosing: bool) -> list[dict[str, Any]]:
@@ -113,11 +112,10 @@ class Evaluation:
         for result in results:
             values = asdict(result)
             item = str(values.pop("item_id"))
-            metric, value = ("nll", values["nll"] / values["tokens"]) if "nll" in values else ("score", values["value"])
             aside = choosing and int(content_id(item), 16) % VALIDATION == 0
             yield {
                 "task": entry.label, "arm": subject.arm, "seed": subject.seed, "item": item,
-                "split": "validation" if aside else "test", "metric": metric, **values, "value": value,
+                "split": "validation" if aside else "test", "metric": result.metric, **values, "value": result.value,
             }  # fmt: skip
 
     def _inputs(self, names: Sequence[str], subject: Subject, entry: EvaluateEntry) -> list[Any]:

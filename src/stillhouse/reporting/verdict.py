@@ -74,7 +74,7 @@ def signed(number: float, digits: int) -> str:
 
 
 def scale_of(task: Mapping[str, Any]) -> Scale:
-    return Scale(task["task"], bool(task.get("higher_is_better", True)), task.get("metric") != "nll")
+    return Scale(task["task"], bool(task.get("higher_is_better", True)), task.get("metric", "score") == "score")
 
 
 def contrast(scores: Mapping[str, Any], scale: Scale, arm: str, against: str) -> Contrast | None:

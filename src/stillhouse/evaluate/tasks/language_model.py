@@ -5,6 +5,7 @@ Legend: B windows of a batch, T tokens of a window, V vocabulary.
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,22 @@ def language_model(
     """
     import torch
 
-    windows = list(_windows(path, tokenizer, window, limit, field))
+    from stillhouse.generate import answering
+
+    windows = list(windows_of(path, tokenizer, window, limit, field))
     if not windows:
         raise RecipeError(f"{path}: no text of two tokens or more to evaluate on")
-    modes = [(model, model.training) for model in (student, teacher) if model is not None]
     rows: list[WindowScore] = []
-    try:
-        for model, _ in modes:
-            model.eval()
-        with torch.inference_mode():
-            for start in range(0, len(windows), batch_size):
-                rows.extend(_scored(student, teacher, windows[start : start + batch_size], start))
-    finally:
-        for model, was_training in modes:
-            model.train(was_training)
+    with ExitStack() as stack, torch.inference_mode():
+        for model in (student, teacher) if teacher is not None else (student,):
+            stack.enter_context(answering(model))
+        for start in range(0, len(windows), batch_size):
+            rows.extend(_scored(student, teacher, windows[start : start + batch_size], start))
     return rows
 
 
-def _windows(path: Path, tokenizer: Any, window: int, limit: int | None, field: str) -> Iterator[list[int]]:
+def windows_of(path: Path, tokenizer: Any, window: int, limit: int | None, field: str) -> Iterator[list[int]]:
+    """Token ids of at least two tokens each, begun with the tokenizer's BOS where it has one."""
     bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     made = 0
     for ids in _token_streams(Path(path), tokenizer, field, window - len(bos)):
@@ -78,7 +77,8 @@ def _token_streams(path: Path, tokenizer: Any, field: str, size: int) -> Iterato
             yield ids[start : start + size]
 
 
-def _scored(student: Any, teacher: Any, windows: list[list[int]], start: int) -> Iterator[WindowScore]:
+def padded(windows: list[list[int]], device: Any) -> tuple[Any, Any]:
+    """Token ids and the mask of the real ones, both [B, T]."""
     import torch
 
     longest = max(map(len, windows))
@@ -87,23 +87,26 @@ def _scored(student: Any, teacher: Any, windows: list[list[int]], start: int) ->
     for row, ids in enumerate(windows):
         ids_BT[row, : len(ids)] = torch.tensor(ids)
         mask_BT[row, : len(ids)] = 1
-    device = next(student.parameters()).device
-    ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
+    return ids_BT.to(device), mask_BT.to(device)
+
+
+def _scored(student: Any, teacher: Any, windows: list[list[int]], start: int) -> Iterator[WindowScore]:
+    ids_BT, mask_BT = padded(windows, next(student.parameters()).device)
     real_BT = mask_BT[:, 1:].bool()
-    student_BTV = _log_probs(student, ids_BT, mask_BT)
-    nll_B = _nll(student_BTV, ids_BT, real_BT)
+    student_BTV = log_probs(student, ids_BT, mask_BT)
+    nll_B = nll_of(student_BTV, ids_BT, real_BT)
     tokens_B = real_BT.sum(-1)
     if teacher is None:
         for b in range(len(windows)):
             yield WindowScore(str(start + b), int(tokens_B[b]), float(nll_B[b]))
         return
-    teacher_BTV = _log_probs(teacher, ids_BT, mask_BT)
+    teacher_BTV = log_probs(teacher, ids_BT, mask_BT)
     if teacher_BTV.shape[-1] != student_BTV.shape[-1]:
         raise RecipeError(
             f"the teacher knows {teacher_BTV.shape[-1]} tokens and the student {student_BTV.shape[-1]}; "
             "agreement with a teacher needs one tokenizer"
         )
-    teacher_nll_B = _nll(teacher_BTV, ids_BT, real_BT)
+    teacher_nll_B = nll_of(teacher_BTV, ids_BT, real_BT)
     kl_B = ((teacher_BTV.exp() * (teacher_BTV - student_BTV)).sum(-1) * real_BT).sum(-1)
     agree_B = ((teacher_BTV.argmax(-1) == student_BTV.argmax(-1)) & real_BT).sum(-1)
     for b in range(len(windows)):
@@ -112,9 +115,9 @@ def _scored(student: Any, teacher: Any, windows: list[list[int]], start: int) ->
         )
 
 
-def _log_probs(model: Any, ids_BT: Any, mask_BT: Any) -> Any:
+def log_probs(model: Any, ids_BT: Any, mask_BT: Any) -> Any:
     return model(input_ids=ids_BT, attention_mask=mask_BT).logits[:, :-1].double().log_softmax(-1)
 
 
-def _nll(log_probs_BTV: Any, ids_BT: Any, real_BT: Any) -> Any:
+def nll_of(log_probs_BTV: Any, ids_BT: Any, real_BT: Any) -> Any:
     return -(log_probs_BTV.gather(-1, ids_BT[:, 1:, None])[..., 0] * real_BT).sum(-1)
