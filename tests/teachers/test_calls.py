@@ -341,6 +341,23 @@ def test_a_damaged_store_is_put_aside_and_its_readable_rows_are_kept(tmp_path: P
         assert calls.counts()["t"].hits + sum(map(len, teacher.asked)) == 200
 
 
+def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Answers that were bought before the schema changed are still there, and asked for no second time."""
+    with Calls(tmp_path) as calls:
+        list(calls.teacher("t", Counting()).ask(prompts("a", "b")))
+    with sqlite3.connect(tmp_path / "store.sqlite") as db:
+        db.execute("ALTER TABLE attempt DROP COLUMN stage")
+        for table in ("batch_job", "batch_item", "verdict"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+    db.close()
+    teacher = Counting()
+    with Calls(tmp_path) as calls:
+        assert texts(calls.teacher("t", teacher).ask(prompts("a", "b", "c"))) == ["A", "B", "C"]
+        assert audit(calls.store, deep=True) == []
+    assert teacher.asked == [["c"]]
+
+
 def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").write_bytes(
         b"this is no database, and long enough not to be taken for an empty one" * 40

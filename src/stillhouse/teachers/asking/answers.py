@@ -18,37 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RunFailed
+from stillhouse.teachers.asking.rebuild import rebuild
+from stillhouse.teachers.asking.schema import prepare, refuse_network_disk
 from stillhouse.teachers.base import Answer
 
 __all__ = ["AnswerStore", "AttemptRow", "Known", "default_store"]
 
-SCHEMA_VERSION = 1
 TERMINAL = ("truncated", "refused", "empty", "context_overflow")  # asking again with the same key would give the same
 _BLOB_LIMIT = 1 << 16  # larger raw answers become files beside the database
 _CHECKED_BYTES = 1 << 29  # quick_check reads the whole file: 0.5 GB takes about a second
 _LOOKUP = 400  # keys per SELECT, under SQLite's oldest limit of 999 variables
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS request(
-    key TEXT PRIMARY KEY, body BLOB NOT NULL, created REAL NOT NULL, leased_by TEXT, lease_until REAL);
-CREATE TABLE IF NOT EXISTS attempt(
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, run TEXT NOT NULL, teacher TEXT NOT NULL, transport TEXT NOT NULL,
-    started REAL NOT NULL, finished REAL, outcome TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', http_status INTEGER,
-    retry_after_s REAL, served_model TEXT NOT NULL DEFAULT '', fingerprint TEXT NOT NULL DEFAULT '',
-    provider_id TEXT NOT NULL DEFAULT '', input_tokens INTEGER NOT NULL DEFAULT 0, output_tokens INTEGER NOT NULL DEFAULT 0,
-    reasoning_tokens INTEGER NOT NULL DEFAULT 0, cached_tokens INTEGER NOT NULL DEFAULT 0,
-    reserved_usd REAL, settled_usd REAL, flags TEXT NOT NULL DEFAULT '', price_id TEXT NOT NULL DEFAULT '', raw BLOB);
-CREATE INDEX IF NOT EXISTS attempt_key ON attempt(key);
-CREATE INDEX IF NOT EXISTS attempt_run ON attempt(run);
-CREATE TABLE IF NOT EXISTS answer(
-    key TEXT PRIMARY KEY, attempt INTEGER NOT NULL, text TEXT NOT NULL, reasoning TEXT NOT NULL,
-    finish_reason TEXT NOT NULL, served_model TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    estimated INTEGER NOT NULL, ignored TEXT NOT NULL, cost_usd REAL, logprobs BLOB);
-CREATE TABLE IF NOT EXISTS spend(
-    run TEXT NOT NULL, teacher TEXT NOT NULL, attempts INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL, usd REAL NOT NULL, PRIMARY KEY(run, teacher));
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +57,7 @@ class AttemptRow:
     raw: bytes = b""
     logprobs: bytes | None = None
     attempt: int | None = None  # the id of the row that was written as in flight before the bytes left
+    stage: str = ""  # the step of the run that asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +85,7 @@ class AnswerStore:
         self.folder = Path(folder) if folder is not None else default_store()
         self._lock = threading.RLock()
         self.folder.mkdir(parents=True, exist_ok=True)
-        _refuse_network_disk(self.folder)
+        refuse_network_disk(self.folder)
         self.path = self.folder / "store.sqlite"
         self.recovered = ""
         self._db = self._open()
@@ -231,7 +211,7 @@ class AnswerStore:
                 raise RunFailed(
                     f"the store {self.path} cannot be opened ({error}); name another folder in STILLHOUSE_STORE"
                 ) from error
-            self.recovered = _rebuild(self.path)
+            self.recovered = rebuild(self.path)
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -243,34 +223,17 @@ class AnswerStore:
                 verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if verdict != "ok":
                     raise sqlite3.DatabaseError(verdict)
-            self._check_version(db)
+            prepare(db, self.path)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _check_version(self, db: sqlite3.Connection) -> None:
-        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        found = (
-            db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() if "meta" in tables else None
-        )
-        if found is not None and int(found[0]) > SCHEMA_VERSION:
-            raise RunFailed(
-                f"the store {self.path} was written by a newer stillhouse (schema {found[0]}, this one knows {SCHEMA_VERSION}): "
-                "upgrade stillhouse or name another folder in STILLHOUSE_STORE"
-            )
-        if found is None:
-            db.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES.split(";"):
-                db.execute(statement)
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
-            db.execute("COMMIT")
-
 
 _ATTEMPT_COLUMNS = (
     "key", "transport", "started", "finished", "outcome", "detail", "http_status", "retry_after_s", "served_model",
     "fingerprint", "provider_id", "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "reserved_usd",
-    "settled_usd", "flags", "price_id",
+    "settled_usd", "flags", "price_id", "stage",
 )  # fmt: skip
 _ANSWER = "key, text, reasoning, finish_reason, served_model, input_tokens, output_tokens, estimated, ignored, cost_usd"
 
@@ -299,64 +262,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _refuse_network_disk(folder: Path) -> None:
-    """SQLite's write-ahead log needs shared memory, which network file systems do not give."""
-    mounts = Path("/proc/mounts")
-    if not mounts.exists():
-        return
-    where, kind = "", ""
-    resolved = str(folder.resolve())
-    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
-        fields = line.split(" ")
-        point = fields[1].replace("\\040", " ") if len(fields) > 2 else ""
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(where):
-            where, kind = point, fields[2]
-    if kind.startswith(("nfs", "cifs", "smb", "afs", "fuse.sshfs")):
-        raise RunFailed(
-            f"the store folder {folder} lies on a network disk ({kind}), where SQLite loses commits; "
-            "name a folder on a local disk in STILLHOUSE_STORE"
-        )
-
-
-def _rebuild(path: Path) -> str:
-    """Copies a damaged database aside and makes a new one of every row that can still be read; says what was lost."""
-    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-    for suffix in ("", "-wal", "-shm"):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.replace(aside.with_name(aside.name + suffix))
-    fresh = sqlite3.connect(path, isolation_level=None)
-    fresh.execute("PRAGMA journal_mode=WAL")
-    fresh.execute("BEGIN")
-    for statement in _TABLES.split(";"):
-        fresh.execute(statement)
-    kept, lost = {}, []
-    damaged = sqlite3.connect(aside, isolation_level=None)
-    damaged.text_factory = lambda raw: raw.decode("utf-8", "replace")
-    for table in ("request", "attempt", "answer", "spend"):
-        kept[table], whole = _copy_readable(damaged, fresh, table)
-        if not whole:
-            lost.append(table)
-    fresh.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
-    fresh.execute("COMMIT")
-    fresh.close()
-    damaged.close()
-    said = f"the store {path} was damaged: kept {kept['answer']} answers and {kept['attempt']} attempts"
-    return f"{said}; rows were lost in {', '.join(lost) or 'no table'}; the damaged file is {aside}"
-
-
-def _copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Reads forwards until a page fails, then backwards from the end: (rows copied, whether all pages could be read)."""
-    whole = True
-    for order in ("ASC", "DESC"):
-        try:
-            for row in damaged.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
-                fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
-        except sqlite3.DatabaseError:
-            whole = False
-        if whole:
-            break
-    return fresh.execute(f"SELECT count(*) FROM {table}").fetchone()[0], whole
