@@ -16,12 +16,25 @@ MODULES = {
 
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
-    ("errors", "records", "store", "render", "quiet"),
+    ("errors", "records", "store", "render", "quiet", "rows"),
     ("teachers", "graders", "compliance", "pocket", "generate"),
     ("seeds", "elicit", "selection", "objectives", "kernels"),
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check"),
-    ("run", "steps", "students", "scores", "progress", "books", "costs", "provenance", "report", "reporting", "terms"),
+    (
+        "run",
+        "rounds",
+        "steps",
+        "students",
+        "scores",
+        "progress",
+        "books",
+        "costs",
+        "provenance",
+        "report",
+        "reporting",
+        "terms",
+    ),
     ("cli", "cli_terms", "catalogue", "copying", "chatting", "launch", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")

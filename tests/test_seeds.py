@@ -160,3 +160,60 @@ def test_a_data_set_folder_is_streamed_through_the_same_fields(tmp_path: Path) -
     write_jsonl(tmp_path / "train.jsonl", [{"question": "1+1?", "answer": "2"}])
     made = list(seeds.hub(dataset=str(tmp_path), split="train", prompt="question", reference="answer"))
     assert [(seed.prompt, seed.reference) for seed in made] == [(user("1+1?"), "2")]
+
+
+def test_tsv_and_an_object_of_objects_are_tables_too(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text\tanswer\n"He said ""no"", twice"\tYes\n', encoding="utf-8")
+    (found,) = read(tmp_path / "a.tsv", prompt="text", reference="answer")
+    assert (found.prompt, found.reference) == (user('He said "no", twice'), "Yes")
+    (tmp_path / "b.json").write_text('{"12": {"q": "One?"}, "13": {"q": "Two?"}}', encoding="utf-8")
+    assert [seed.columns["key"] for seed in read(tmp_path / "b.json", prompt="q", columns=["key"])] == ["12", "13"]
+    (tmp_path / "c.json").write_text('{"prompt": "One row on one line"}', encoding="utf-8")
+    assert len(read(tmp_path / "c.json")) == 1
+    (tmp_path / "d.json").write_text('{"prompt": "a"}\n{"prompt": "b"}\n', encoding="utf-8")
+    assert len(read(tmp_path / "d.json")) == 2
+
+
+def test_each_member_of_a_list_is_a_row_with_the_fields_around_it(tmp_path: Path) -> None:
+    row = {
+        "table": [["a", "1"]],
+        "questions": [{"q": "How much is a?", "answer": 1}, {"q": "Which?", "answer": ["a", "b"]}],
+    }
+    path = write_jsonl(tmp_path / "a.jsonl", [row])
+    knobs = {"each": "questions", "template": "{{ table[0] | join(' ') }}: {{ q }}"}
+    answer = "{{ answer | string if answer is number else answer | join(', ') }}"
+    found = read(path, **knobs, reference=answer)
+    assert [(seed.prompt, seed.reference) for seed in found] == [
+        (user("a 1: How much is a?"), "1"),
+        (user("a 1: Which?"), "a, b"),
+    ]
+    with pytest.raises(RecipeError, match=r"'table' is .*|no field 'rows'"):
+        read(path, each="rows", prompt="q")
+    with pytest.raises(RecipeError, match=r"seeds\.reference"):
+        read(path, **knobs, reference="{{ answer ")
+
+
+def test_conversations_of_others_are_examples_of_every_answer_in_them(tmp_path: Path) -> None:
+    """R07 (Vicuna, Koala), SK02: what was said before a turn is its prompt; a broken turn ends the conversation."""
+    talk = [
+        ("system", "Be brief."),
+        ("human", "Hello?"),
+        ("gpt", "Hello."),
+        ("human", "Bye?"),
+        ("gpt", "Bye."),
+        ("gpt", "!"),
+    ]
+    turns = [{"from": who, "value": said} for who, said in talk]
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"conversations": turns, "source": "a"}, {"conversations": turns[2:], "source": "b"}]
+    )
+    found = list(seeds.conversations(path=path, columns=["source"]))
+    assert [one.response for one in found] == ["Hello.", "Bye."]
+    assert found[1].prompt == (
+        Message("system", "Be brief."), Message("user", "Hello?"), Message("assistant", "Hello."), Message("user", "Bye?"),
+    )  # fmt: skip
+    assert found[0].columns == {"source": "a"}
+    assert [one.response for one in seeds.conversations(path=path, max_chars=22)] == ["Hello."]
+    assert not list(seeds.conversations(path=path, limit=1, max_chars=3))
+    with pytest.raises(RecipeError, match=r"row 1: a turn needs 'role'"):
+        list(seeds.conversations(path=path, role="role"))

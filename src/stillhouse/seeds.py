@@ -5,16 +5,16 @@ Each takes knobs only and yields `Seed`s one by one. Columns are named to be use
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import Example, Message, Prompt, Seed, content_id, user
-from stillhouse.store import read_jsonl
+from stillhouse.rows import Row, readable, rows
 
-__all__ = ["documents", "file", "hub", "texts"]
+__all__ = ["conversations", "documents", "file", "hub", "texts"]
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -26,16 +26,31 @@ def file(
     reference: str | None = "reference",
     template: str | None = None,
     columns: Sequence[str] = (),
+    each: str | None = None,
     limit: int | None = None,
 ) -> Iterator[Seed]:
-    """Seeds from a JSONL, JSON (a list of objects), CSV or Parquet file.
+    """Seeds from a JSONL, JSON (a list, or an object, of objects), CSV, TSV or Parquet file.
 
-    `prompt` names the field that holds the prompt (a string or chat messages); `template` (Jinja, strict) writes it from the
-    row instead. `reference` names the known answer where there is one; `columns` are kept for later steps.
+    `prompt` names the field that holds the prompt (a string or chat messages); `template` (Jinja, strict) writes it from
+    the row instead. `reference` names the known answer where there is one, or is itself such a template where it holds
+    `{{`; `columns` are kept for later steps. `each` names a field that holds a list: every member of it is a row of its
+    own, with the fields around it (the questions about one table, say).
     Raises `RecipeError` with the file and the row where something cannot be read.
     """
     path = Path(path)
-    yield from _seeds(_rows(path), str(path), prompt, reference, template, columns, limit)
+    yield from _seeds(_each(rows(path), each, path), str(path), prompt, reference, template, columns, limit)
+
+
+def _each(given: Iterable[tuple[int, Row]], field: str | None, path: Path) -> Iterator[tuple[int, Row]]:
+    for number, row in given:
+        if field is None:
+            yield number, row
+            continue
+        members = _field(row, field, f"{path}, row {number}")
+        if not isinstance(members, list):
+            raise RecipeError(f"{path}, row {number}: {field!r} is a {type(members).__name__}, and `each` needs a list")
+        for member in members:
+            yield number, {**row, **(member if isinstance(member, dict) else {field: member})}
 
 
 def hub(
@@ -64,7 +79,7 @@ def documents(*, path: Path, pattern: str = "*.txt", max_chars: int = 2000, limi
         raise RecipeError(f"{root}: no file matches {pattern!r}")
     made = 0
     for each in files:
-        with _readable(each):
+        with readable(each):
             whole = each.read_text(encoding="utf-8")
         for passage in _passages(whole, max_chars):
             if limit is not None and made >= limit:
@@ -95,12 +110,78 @@ def texts(*, path: Path, field: str = "text", max_chars: int = 2000, limit: int 
         raise RecipeError(f"{path}: holds no text")
 
 
+def conversations(
+    *,
+    path: Path,
+    field: str = "conversations",
+    role: str = "from",
+    text: str = "value",
+    columns: Sequence[str] = (),
+    max_chars: int | None = None,
+    limit: int | None = None,
+) -> Iterator[Example]:
+    """Conversations that people had with a model: one example per assistant turn, learnt under what was said before it.
+
+    Each row's `field` is the list of turns, whose `role` is human, user, gpt, assistant, bot or system. A turn that
+    does not alternate ends the conversation, and so does the turn with which it grows beyond `max_chars`; what stands
+    before it is kept. `limit` counts rows. A row without one answered question gives nothing. Who may be quoted, and
+    whether they agreed, is for the person who names the file: say it under `terms`. Sources: R07 (Vicuna, Koala),
+    SK02.
+    """
+    path = Path(path)
+    for number, row in islice(rows(path), limit):
+        where = f"{path}, row {number}"
+        turns = _field(row, field, where)
+        if not isinstance(turns, list):
+            raise RecipeError(f"{where}: {field!r} is a {type(turns).__name__}, not a list of turns")
+        said = _alternating([_turn(turn, role, text, where) for turn in turns], max_chars)
+        kept = {column: _field(row, column, where) for column in columns}
+        for i, message in enumerate(said):
+            if message.role == "assistant":
+                name = content_id("Conversation", number, said[: i + 1])
+                yield Example(name, tuple(said[:i]), message.content, columns=kept)
+
+
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant", "chatgpt": "assistant",
+    "system": "system",
+}  # fmt: skip
+
+
+def _turn(turn: Any, role: str, text: str, where: str) -> Message:
+    who, said = (turn.get(role), turn.get(text)) if isinstance(turn, dict) else (None, None)
+    if who not in SPEAKERS or not isinstance(said, str):
+        raise RecipeError(
+            f"{where}: a turn needs {role!r} ({', '.join(SPEAKERS)}) and {text!r} (a string); name the fields with "
+            "`role` and `text`"
+        )
+    return Message(SPEAKERS[who], said.strip())  # type: ignore[arg-type]
+
+
+def _alternating(turns: list[Message], max_chars: int | None) -> list[Message]:
+    """The turns from the first on, as long as user and assistant take turns and say something, within `max_chars`."""
+    kept: list[Message] = []
+    size = 0
+    for turn in turns:
+        before = kept[-1].role if kept else "system"
+        fits = (
+            turn.role == "assistant"
+            if before == "user"
+            else turn.role == "user" or (turn.role == "system" and not kept)
+        )
+        size += len(turn.content)
+        if not fits or not turn.content or (max_chars is not None and size > max_chars):
+            break
+        kept.append(turn)
+    return kept
+
+
 def _texts(path: Path, field: str) -> Iterator[str]:
     if path.suffix.lower() == ".txt":
-        with _readable(path):
+        with readable(path):
             yield path.read_text(encoding="utf-8")
         return
-    for number, row in _rows(path, bare=field):
+    for number, row in rows(path, bare=field):
         value = _field(row, field, f"{path}, row {number}")
         if not isinstance(value, str):
             raise RecipeError(f"{path}, row {number}: {field!r} is a {type(value).__name__}, not text")
@@ -123,62 +204,6 @@ def _passages(text: str, max_chars: int) -> Iterator[str]:
         yield held
 
 
-def _rows(path: Path, *, bare: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows; `bare` is the field under which a string in a JSON list counts as a row."""
-    suffix = path.suffix.lower()
-    with _readable(path):
-        if suffix == ".csv":
-            import csv
-
-            with open(path, newline="", encoding="utf-8-sig") as source:
-                yield from enumerate(csv.DictReader(source), 2)
-        elif suffix == ".parquet":
-            yield from _parquet(path)
-        elif suffix == ".json" and _starts_a_list(path):
-            yield from _json_list(path, bare)
-        else:
-            yield from read_jsonl(path)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
-    except OSError as error:
-        told = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, and a file is needed"}
-        raise RecipeError(f"{path}: {told.get(type(error), f'cannot be read ({error.strerror})')}") from None
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow.parquet
-
-    try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(1024)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-    except pyarrow.ArrowInvalid as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
-
-
-def _starts_a_list(path: Path) -> bool:
-    with open(path, encoding="utf-8-sig") as source:
-        return source.read(64).lstrip().startswith("[")
-
-
-def _json_list(path: Path, bare: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    for number, row in enumerate(rows, 1):
-        if bare is not None and isinstance(row, str):
-            row = {bare: row}
-        if not isinstance(row, dict):
-            raise RecipeError(f"{path}, row {number}: a {type(row).__name__}, but every row must be a JSON object")
-        yield number, row
-
-
 def _seeds(
     rows: Iterable[tuple[int, dict[str, Any]]],
     source: str,
@@ -188,13 +213,14 @@ def _seeds(
     columns: Sequence[str],
     limit: int | None,
 ) -> Iterator[Seed]:
-    render = _template(template) if template else None
+    render = _template(template, "seeds.template") if template else None
+    known_as = _template(reference, "seeds.reference") if reference and "{{" in reference else None
     equals: dict[str, int] = {}
     made = 0
     for number, row in rows:
         where = f"{source}, row {number}"
         messages = user(render(row, where)) if render else _messages(_field(row, prompt, where), where)
-        known = _reference(row, reference, where)
+        known = known_as(row, where) if known_as else _reference(row, reference, where)
         kept = {column: _field(row, column, where) for column in columns}
         seed_id = content_id("Seed", messages, known, kept)
         equals[seed_id] = ordinal = equals.get(seed_id, 0) + 1
@@ -236,18 +262,18 @@ def _message(value: Any, where: str) -> Message:
     return Message(value["role"], value["content"])
 
 
-def _template(source: str) -> Any:
+def _template(source: str, knob: str) -> Callable[[Row, str], str]:
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
 
     try:
         compiled = SandboxedEnvironment(undefined=StrictUndefined).from_string(source)
     except TemplateError as error:
-        raise RecipeError(f"seeds.template: {error}") from None
+        raise RecipeError(f"{knob}: {error}") from None
 
-    def write(row: dict[str, Any], where: str) -> str:
+    def write(row: Row, where: str) -> str:
         try:
-            return compiled.render(**row)
+            return str(compiled.render(**row))
         except TemplateError as error:
             raise RecipeError(f"{where}: the template cannot be filled ({error})") from None
 

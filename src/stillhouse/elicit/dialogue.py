@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from stillhouse.elicit.asking import in_chunks, instructed, keys_of, read_each
 from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, content_id, user
@@ -32,9 +31,11 @@ def simulated(
 ) -> "Iterator[Talk]":
     """Conversations that have ended, in the order of their seeds; 64 are held at a time, one turn of all after the other."""
     sampling = replace(teacher.sampling, n=1)
-    role = f" ({person})" if person else ""
     for chunk in in_chunks(seeds):
-        talks = [Talk(seed, list(instructed(seed.prompt, assistant, "system"))) for seed in chunk]
+        talks = [
+            Talk(seed, list(instructed(seed.prompt, _role(assistant, seed), "system")), _role(person, seed))
+            for seed in chunk
+        ]
         for turn in range(exchanges):
             going = [talk for talk in talks if not talk.ended]
             for talk, _, outcome, said in read_each(going, teacher, Talk.as_assistant, str.strip, sampling=sampling):
@@ -42,17 +43,23 @@ def simulated(
             going = [talk for talk in talks if not talk.ended]
             if turn == exchanges - 1 or not going:
                 continue
-            for talk, _, outcome, said in read_each(
-                going, teacher, partial(Talk.as_person, role=role), str.strip, sampling=sampling
-            ):
+            for talk, _, outcome, said in read_each(going, teacher, Talk.as_person, str.strip, sampling=sampling):
                 talk.continued(said, outcome)
         yield from talks
+
+
+def _role(text: str | None, seed: Seed) -> str:
+    """A description of a role with the seed's own columns filled in."""
+    for name, value in seed.columns.items():
+        text = (text or "").replace(f"{{{name}}}", str(value))
+    return text or ""
 
 
 @dataclass(slots=True)
 class Talk:
     seed: Seed
     messages: list[Message]
+    person: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
     ended: str = ""
     fault: Lost | None = None
@@ -68,7 +75,8 @@ class Talk:
     def as_assistant(self) -> Prompt:
         return tuple(self.messages)
 
-    def as_person(self, role: str) -> Prompt:
+    def as_person(self) -> Prompt:
+        role = f" ({self.person})" if self.person else ""
         names = {"user": "Person", "assistant": "Assistant"}
         lines = [f"{names[m.role]}: {m.content}" for m in self.messages if m.role in names]
         return user(PERSON.format(role=role, done=DONE, talk="\n\n".join(lines)))

@@ -30,7 +30,19 @@ from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_i
 from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Outcome, Scores
 
-__all__ = ["compare", "hard", "minimal_edit", "option_logprobs", "pairs", "prefer_revised", "rank", "rate", "revise"]
+__all__ = [
+    "by_teacher",
+    "compare",
+    "gathered",
+    "hard",
+    "minimal_edit",
+    "option_logprobs",
+    "pairs",
+    "prefer_revised",
+    "rank",
+    "rate",
+    "revise",
+]
 
 
 def rate(
@@ -176,6 +188,48 @@ def pairs(
             others = [min(others, key=lambda one: float(one.columns[column]))]
         for other in others:
             yield from_scores([best, other], [float(best.columns[column]), float(other.columns[column])], [], "")
+
+
+def gathered(examples: Iterable[Example]) -> Iterator[Example]:
+    """The answers to one prompt brought together, wherever several teachers gave them (`teacher: [a, b]`); no teacher is asked.
+
+    The judges that follow look at neighbours. Prompts come in the order of their first answer; the examples are held.
+    Source: R36 (several models answer each prompt).
+    """
+    for members in _by_prompt(examples):
+        yield from members
+
+
+def by_teacher(examples: Iterable[Example], *, order: Sequence[str]) -> Iterator[Ranking | Lost]:
+    """The answers to one prompt ranked by who gave them, best first: a larger or better-prompted teacher is assumed to win.
+
+    `order` names the teachers, best first; an answer of any other is refused. One answer of each counts (the first), equal
+    answers are one. Fewer than two are lost as "single_answer". The examples are held. Check the assumption with
+    `feedback.compare`. Source: R35 (ALMoST).
+    """
+    places = {name: place for place, name in enumerate(order)}
+    for members in _by_prompt(examples):
+        for one in members:
+            if one.origin.teacher not in places:
+                raise RecipeError(f"feedback.by_teacher: {one.id} is by {one.origin.teacher!r}, who is not in `order`")
+        firsts: dict[str, Example] = {}
+        for one in members:
+            firsts.setdefault(one.origin.teacher, one)
+        distinct: dict[str, Example] = {}
+        for one in sorted(firsts.values(), key=lambda one: places[one.origin.teacher]):
+            distinct.setdefault(one.response, one)
+        if len(distinct) < 2:
+            yield Lost(members[0].id, "single_answer")
+        else:
+            scores = [float(len(order) - places[one.origin.teacher]) for one in distinct.values()]
+            yield from_scores(list(distinct.values()), scores, [], "")
+
+
+def _by_prompt(examples: Iterable[Example]) -> Iterable[list[Example]]:
+    groups: dict[Prompt, list[Example]] = {}
+    for one in examples:
+        groups.setdefault(one.prompt, []).append(one)
+    return groups.values()
 
 
 def option_logprobs(

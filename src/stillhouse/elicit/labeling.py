@@ -336,11 +336,11 @@ def dialogue(
 ) -> Iterator[Example | Lost]:
     """A conversation that begins with the seed's prompt; the teacher answers, then speaks for the person, in turns.
 
-    `person` and `assistant` describe the two roles (R10: role pairs); the assistant's is a system message that the
-    student keeps. It ends after `exchanges`, when the person is done, takes the assistant's part, repeats itself or
-    only says thanks (these lines are left out); the column `ended` says why. `learn: each` gives an example per
-    assistant turn, `last` the last one only. A conversation is lost only if its first answer is. Sources: R09
-    (UltraChat), R10 (CAMEL), R62, SK02.
+    `person` and `assistant` describe the two roles, with the seed's columns filled in where they stand in braces (R10:
+    role pairs); the assistant's is a system message that the student keeps. It ends after `exchanges`, when the person
+    is done, takes the assistant's part, repeats itself or only says thanks (these lines are left out); the column
+    `ended` says why. `learn: each` gives an example per assistant turn, `last` the last one only. A conversation is
+    lost only if its first answer is. Sources: R09 (UltraChat), R10 (CAMEL), R62, SK02.
     """
     if exchanges < 1:
         raise RecipeError(f"labeling.dialogue: exchanges is {exchanges}; write 1 or more")

@@ -1,0 +1,129 @@
+"""Retrieval-augmented knowledge: passages of a corpus beside a prompt (SK03). No teacher is asked here."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from stillhouse.elicit.asking import instructed
+from stillhouse.errors import RecipeError
+from stillhouse.records import Example, Origin, Prompt, Seed, content_id
+from stillhouse.rows import rows
+from stillhouse.selection.tokens import words
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["passages", "verdict_first"]
+
+
+def passages(
+    seeds: Iterable[Seed | Example],
+    *,
+    path: Path,
+    field: str = "text",
+    count: int = 3,
+    by: Literal["prompt", "response", "reference"] = "prompt",
+    fewer: bool = False,
+    none: float = 0.0,
+    label: str = "Passage",
+    seed: int = 0,
+) -> Iterator[Seed]:
+    """The passages of a corpus that BM25 finds for each row, put before its prompt, for teacher and student alike.
+
+    `path` is a file of rows whose `field` is a passage. The query is the prompt, the response (R18: what a teacher's
+    reasoning retrieves) or the reference. A share `none` of the rows gets no passage, and with `fewer` the others get 1
+    to `count` of them, so that the student learns to do without (R17). Given an example, its response becomes the
+    reference. The columns `passages` and `retrieved` (BM25 scores) say what was found; words are compared in lower
+    case. The corpus is held, about as large as its text. Raises `RecipeError` for an empty corpus, or where the extra
+    is not installed. Sources: R17 (SAIL), R18 (KARD), R63 (reference law), SK03, J9.
+    """
+    corpus = [str(row[field]) for row in (_has(each, field, path) for each in rows(Path(path)))]
+    index = Index(corpus)
+    for one in seeds:
+        draw = random.Random(content_id(one.id, seed))
+        wanted = 0 if draw.random() < none else draw.randint(1, count) if fewer else count
+        found = index.best(_query(one, by), wanted)
+        shown = "\n".join(f"{label} {i}: {corpus[at]}" for i, (at, _) in enumerate(found, 1))
+        columns = {**one.columns, "passages": [corpus[at] for at, _ in found], "retrieved": [s for _, s in found]}
+        known = one.response if isinstance(one, Example) else one.reference
+        name = content_id("Seed", one.id, shown)
+        origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+        yield Seed(name, _before(one.prompt, shown), known, columns, origin)
+
+
+class Index:
+    """BM25 (Lucene's form, k1 1.5, b 0.75) over texts. Raises RecipeError without the extra, or without a text."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        try:
+            import bm25s
+        except ImportError:
+            raise RecipeError("retrieval needs bm25s: install stillhouse[retrieval]") from None
+        tokens = [words(text) for text in texts]
+        if not any(tokens):
+            raise RecipeError("retrieval.passages: the corpus holds no word; name a file with passages")
+        self._index = bm25s.BM25()
+        self._index.index(tokens, show_progress=False)
+        self._known = {token for each in tokens for token in each}
+
+    def scores(self, query: str) -> "np.ndarray":
+        """One score per text; 0 where it shares no word with the query."""
+        import numpy as np
+
+        known = [token for token in words(query) if token in self._known]
+        return np.asarray(self._index.get_scores(known)) if known else np.zeros(self._index.scores["num_docs"])
+
+    def best(self, query: str, count: int) -> list[tuple[int, float]]:
+        """(place, score) of the texts that share a word with the query, best first, the earlier of equals first."""
+        scores = self.scores(query)
+        order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))[:count]
+        return [(at, float(scores[at])) for at in order if scores[at] > 0]
+
+
+def verdict_first(
+    examples: Iterable[Example],
+    *,
+    at_least: float = 0.6,
+    useful: str = "Passage {numbers} helps.",
+    useless: str = "No passage helps.",
+) -> Iterator[Example]:
+    """A sentence before each answer that says which of the retrieved passages help with it.
+
+    For examples whose prompt went through `retrieval.passages`. A passage helps where it holds at least the share
+    `at_least` of the words of the known answer (the reference, or else the response): word overlap in the place of an
+    entailment model. Source: R17 (as released, a templated verdict stands before a known answer; no teacher is asked).
+    """
+    for one in examples:
+        aim = set(words(one.reference or one.response))
+        numbers = [
+            str(number)
+            for number, text in enumerate(one.columns.get("passages") or [], 1)
+            if aim and len(aim & set(words(str(text)))) >= at_least * len(aim)
+        ]
+        verdict = useful.replace("{numbers}", " and ".join(numbers)) if numbers else useless
+        response = f"{verdict} {one.response}"
+        name = content_id("Example", one.id, response)
+        origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+        yield replace(one, id=name, response=response, origin=origin)
+
+
+def _before(prompt: Prompt, shown: str) -> Prompt:
+    return instructed(prompt, shown, "before") if shown else prompt
+
+
+def _query(one: Seed | Example, by: str) -> str:
+    if by == "prompt":
+        return "\n".join(message.content for message in one.prompt if message.role == "user")
+    text = one.reference if by == "reference" else getattr(one, "response", None)
+    if text is None:
+        raise RecipeError(f"retrieval.passages: row {one.id} has no {by} to look for; write by: prompt")
+    return str(text)
+
+
+def _has(numbered: tuple[int, dict[str, object]], field: str, path: Path) -> dict[str, object]:
+    number, row = numbered
+    if field not in row:
+        raise RecipeError(f"{path}, row {number}: no field {field!r}; name the passages' field with `field`")
+    return row

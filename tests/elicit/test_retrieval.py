@@ -1,0 +1,85 @@
+"""Passages beside a prompt: what BM25 finds, who gets none, and the sentence that says what helped."""
+
+import math
+from pathlib import Path
+
+import pytest
+from small_runs import write_jsonl
+
+from stillhouse.elicit import retrieval
+from stillhouse.errors import RecipeError
+from stillhouse.records import Example, Seed, user
+
+TEXTS = ["the mill by the river", "bees dance in the hive", "a lock on the canal", "the river and the canal"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "corpus.jsonl", [{"text": text} for text in TEXTS])
+
+
+def seed(text: str, reference: str | None = None) -> Seed:
+    return Seed(text, user(text), reference)
+
+
+def test_the_score_is_bm25_in_lucenes_form() -> None:
+    """J9: idf * tf / (tf + k1 (1 - b + b * length / mean length)), with idf = ln(1 + (N - n + .5) / (n + .5))."""
+    index = retrieval.Index(TEXTS)
+    mean = sum(len(text.split()) for text in TEXTS) / 4
+
+    def by_hand(tf: int, holds: int, length: int) -> float:
+        return math.log(1 + (4 - holds + 0.5) / (holds + 0.5)) * tf / (tf + 1.5 * (1 - 0.75 + 0.75 * length / mean))
+
+    assert index.scores("River!").tolist() == pytest.approx([by_hand(1, 2, 5), 0, 0, by_hand(1, 2, 5)], abs=1e-6)
+    assert index.best("hive canal", 3)[0][0] == 1  # the rarer word
+    assert index.best("nothing of this", 3)[:0] == index.best("zebra", 3) == []
+
+
+def test_what_is_found_stands_before_the_prompt_of_teacher_and_student(corpus: Path) -> None:
+    """R17, SK03."""
+    (found,) = retrieval.passages([seed("Where do bees dance?", "the hive")], path=corpus, count=2)
+    assert found.prompt == user("Passage 1: bees dance in the hive\n\nWhere do bees dance?")
+    assert found.reference == "the hive"
+    assert found.columns["passages"] == ["bees dance in the hive"]
+    assert found.origin.parents == ("Where do bees dance?",)
+
+
+def test_a_teachers_reasoning_retrieves_what_the_question_cannot(corpus: Path) -> None:
+    """R18 (KARD): the response is the query, and becomes what the student is held against."""
+    thought = Example("e", user("What lifts ships?"), "A lock lifts ships.", None)
+    (by_response,) = retrieval.passages([thought], path=corpus, count=1, by="response")
+    assert by_response.columns["passages"] == ["a lock on the canal"]
+    assert by_response.reference == "A lock lifts ships."
+    (by_prompt,) = retrieval.passages([thought], path=corpus, count=1)
+    assert by_prompt.columns["passages"] == []
+    assert by_prompt.prompt == user("What lifts ships?")
+
+
+def test_some_rows_get_fewer_passages_or_none(corpus: Path) -> None:
+    """R17: one in five without, the others one to three."""
+    many = [seed(f"{n} the river and the canal mill hive") for n in range(300)]
+    sizes = [len(one.columns["passages"]) for one in retrieval.passages(many, path=corpus, fewer=True, none=0.2)]
+    assert 35 <= sizes.count(0) <= 85
+    assert all(sizes.count(size) > 40 for size in (1, 2, 3))
+    assert sizes == [
+        len(one.columns["passages"]) for one in retrieval.passages(many, path=corpus, fewer=True, none=0.2)
+    ]
+
+
+def test_a_verdict_about_the_passages_stands_before_the_answer() -> None:
+    """R17 (SAIL, as released): the target says which results inform it."""
+    columns = {"passages": ["a lock on the canal", "bees dance in the hive"]}
+    told = Example("a", user("Where do bees dance?"), "They dance in the hive.", "in the hive", columns=columns)
+    (one,) = retrieval.verdict_first([told])
+    assert one.response == "Passage 2 helps. They dance in the hive."
+    (none,) = retrieval.verdict_first([Example("b", user("Why?"), "Because of salt.", columns=columns)])
+    assert none.response == "No passage helps. Because of salt."
+
+
+def test_what_cannot_be_retrieved_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no field 'body'"):
+        list(retrieval.passages([seed("x")], path=corpus, field="body"))
+    with pytest.raises(RecipeError, match="has no reference to look for; write by: prompt"):
+        list(retrieval.passages([seed("x")], path=corpus, by="reference"))
+    with pytest.raises(RecipeError, match="holds no word"):
+        list(retrieval.passages([seed("x")], path=write_jsonl(tmp_path / "e.jsonl", [{"text": "!"}])))
