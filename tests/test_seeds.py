@@ -217,3 +217,31 @@ def test_conversations_of_others_are_examples_of_every_answer_in_them(tmp_path: 
     assert not list(seeds.conversations(path=path, limit=1, max_chars=3))
     with pytest.raises(RecipeError, match=r"row 1: a turn needs 'role'"):
         list(seeds.conversations(path=path, role="role"))
+
+
+def test_pictures_are_told_by_their_captions(tmp_path: Path) -> None:
+    """R61, SK15: a text-only teacher reads the caption; the row says which picture it was."""
+    for name, content in {
+        "b.jpg": b"two",
+        "b.txt": b" A dog. ",
+        "a.png": b"one",
+        "c.jpg": b"no caption",
+        "d.txt": b"no image",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    (found,) = seeds.captions(path=tmp_path)
+    assert found.prompt == user("A dog.")
+    assert found.columns["image"].endswith("/b.jpg")
+    assert found.columns["sha256"] == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
+    (tmp_path / "a.txt").write_text("A cat.")
+    assert [seed.prompt[0].content for seed in seeds.captions(path=tmp_path)] == ["A cat.", "A dog."]
+    assert len(list(seeds.captions(path=tmp_path, limit=1))) == 1
+    with pytest.raises(RecipeError, match="neither a folder nor a tar"):
+        list(seeds.captions(path=tmp_path / "b.jpg"))
+
+
+def test_a_tar_of_real_pictures(data: Path) -> None:
+    """R61: 32 pictures of CC12M, in the layout of WebDataset."""
+    found = list(seeds.captions(path=data / "multimodal" / "cc12m-train-0000.tar"))
+    assert len(found) == 32
+    assert "Red Square is a city square in Moscow, Russia." in {seed.prompt[0].content for seed in found}

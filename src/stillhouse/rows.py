@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,3 +80,22 @@ def _members(path: Path, whole: list[Any] | dict[str, Any], bare: str | None) ->
         if not isinstance(row, dict):
             raise RecipeError(f"{path}, row {number}: a {type(row).__name__}, but every row must be a JSON object")
         yield number, row
+
+
+def template_of(source: str, knob: str) -> Callable[[Row, str], str]:
+    """Writes text from a row (Jinja, strict and sandboxed). `RecipeError` names the knob, or the row that lacks a field."""
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    try:
+        compiled = SandboxedEnvironment(undefined=StrictUndefined).from_string(source)
+    except TemplateError as error:
+        raise RecipeError(f"{knob}: {error}") from None
+
+    def write(row: Row, where: str) -> str:
+        try:
+            return str(compiled.render(**row))
+        except TemplateError as error:
+            raise RecipeError(f"{where}: the template cannot be filled ({error})") from None
+
+    return write

@@ -6,15 +6,16 @@ Each takes knobs only and yields `Seed`s one by one. Columns are named to be use
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import Example, Message, Prompt, Seed, content_id, user
-from stillhouse.rows import Row, readable, rows
+from stillhouse.rows import Row, readable, rows, template_of
 
-__all__ = ["conversations", "documents", "file", "hub", "texts"]
+__all__ = ["captions", "conversations", "documents", "file", "hub", "texts"]
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -108,6 +109,57 @@ def texts(*, path: Path, field: str = "text", max_chars: int = 2000, limit: int 
             yield Example(identity if ordinal == 1 else f"{identity}.{ordinal}", (), passage)
     if not made:
         raise RecipeError(f"{path}: holds no text")
+
+
+def captions(*, path: Path, limit: int | None = None) -> Iterator[Seed]:
+    """Pictures told by their captions: a folder or a tar file of images, each with a `.txt` of the same name beside it.
+
+    The caption is the prompt, for teachers that read text only; the columns `image` (where the picture lies) and `sha256`
+    (of its bytes) refer to it, so that a picture can be joined to what was made of it. A picture without a caption gives
+    no seed. Sources: R61 (text proxies of media), SK15.
+    """
+    import hashlib
+
+    made = 0
+    for name, image, caption in islice(_captioned(Path(path)), limit):
+        made += 1
+        digest = hashlib.sha256(image).hexdigest()
+        yield Seed(content_id("Seed", name, caption, digest), user(caption), columns={"image": name, "sha256": digest})
+    if not made:
+        raise RecipeError(
+            f"{path}: no picture with a caption (name.jpg and name.txt); name a folder or a tar file of such"
+        )
+
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+
+def _captioned(path: Path) -> Iterator[tuple[str, bytes, str]]:
+    """(where the picture lies, its bytes, its caption), in the order of the names."""
+    with readable(path):
+        if path.is_dir():
+            files = {each.name: each.read_bytes for each in sorted(path.iterdir()) if each.is_file()}
+        else:
+            files = _members(path)
+        for name, read in sorted(files.items()):
+            stem, dot, kind = name.rpartition(".")
+            caption = files.get(f"{stem}.txt")
+            if f".{kind.lower()}" in IMAGES and dot and caption and (text := caption().decode("utf-8").strip()):
+                yield f"{path.name}/{name}", read(), text
+
+
+def _members(path: Path) -> dict[str, Callable[[], bytes]]:
+    import tarfile
+
+    try:
+        tar = tarfile.open(path)
+    except tarfile.TarError as error:
+        raise RecipeError(f"{path}: neither a folder nor a tar file ({error})") from None
+    return {each.name: partial(_content, tar, each) for each in tar if each.isfile()}
+
+
+def _content(tar: Any, member: Any) -> bytes:
+    return tar.extractfile(member).read()  # type: ignore[no-any-return]
 
 
 def conversations(
@@ -213,8 +265,8 @@ def _seeds(
     columns: Sequence[str],
     limit: int | None,
 ) -> Iterator[Seed]:
-    render = _template(template, "seeds.template") if template else None
-    known_as = _template(reference, "seeds.reference") if reference and "{{" in reference else None
+    render = template_of(template, "seeds.template") if template else None
+    known_as = template_of(reference, "seeds.reference") if reference and "{{" in reference else None
     equals: dict[str, int] = {}
     made = 0
     for number, row in rows:
@@ -260,21 +312,3 @@ def _message(value: Any, where: str) -> Message:
     if not isinstance(value, dict) or not isinstance(value.get("content"), str) or value.get("role") not in ROLES:
         raise RecipeError(f"{where}: a chat message needs `role` ({', '.join(ROLES)}) and `content` (a string)")
     return Message(value["role"], value["content"])
-
-
-def _template(source: str, knob: str) -> Callable[[Row, str], str]:
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
-
-    try:
-        compiled = SandboxedEnvironment(undefined=StrictUndefined).from_string(source)
-    except TemplateError as error:
-        raise RecipeError(f"{knob}: {error}") from None
-
-    def write(row: Row, where: str) -> str:
-        try:
-            return str(compiled.render(**row))
-        except TemplateError as error:
-            raise RecipeError(f"{where}: the template cannot be filled ({error})") from None
-
-    return write

@@ -76,8 +76,15 @@ def test_a_verdict_about_the_passages_stands_before_the_answer() -> None:
     assert none.response == "No passage helps. Because of salt."
 
 
+def test_a_passage_may_be_written_from_several_fields(tmp_path: Path) -> None:
+    """R47: the documentation of an API, put together."""
+    path = write_jsonl(tmp_path / "apis.jsonl", [{"call": "f(x=1)", "does": "counts bees"}])
+    (found,) = retrieval.passages([seed("count my bees")], path=path, template="{{ does }}: {{ call }}", label="API")
+    assert found.prompt == user("API 1: counts bees: f(x=1)\n\ncount my bees")
+
+
 def test_what_cannot_be_retrieved_is_refused(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no field 'body'"):
+    with pytest.raises(RecipeError, match="row 1: the template cannot be filled .*'body' is undefined"):
         list(retrieval.passages([seed("x")], path=corpus, field="body"))
     with pytest.raises(RecipeError, match="has no reference to look for; write by: prompt"):
         list(retrieval.passages([seed("x")], path=corpus, by="reference"))

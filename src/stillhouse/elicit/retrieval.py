@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from stillhouse.elicit.asking import instructed
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Origin, Prompt, Seed, content_id
-from stillhouse.rows import rows
+from stillhouse.rows import rows, template_of
 from stillhouse.selection.tokens import words
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def passages(
     *,
     path: Path,
     field: str = "text",
+    template: str | None = None,
     count: int = 3,
     by: Literal["prompt", "response", "reference"] = "prompt",
     fewer: bool = False,
@@ -32,14 +33,16 @@ def passages(
 ) -> Iterator[Seed]:
     """The passages of a corpus that BM25 finds for each row, put before its prompt, for teacher and student alike.
 
-    `path` is a file of rows whose `field` is a passage. The query is the prompt, the response (R18: what a teacher's
-    reasoning retrieves) or the reference. A share `none` of the rows gets no passage, and with `fewer` the others get 1
-    to `count` of them, so that the student learns to do without (R17). Given an example, its response becomes the
-    reference. The columns `passages` and `retrieved` (BM25 scores) say what was found; words are compared in lower
-    case. The corpus is held, about as large as its text. Raises `RecipeError` for an empty corpus, or where the extra
-    is not installed. Sources: R17 (SAIL), R18 (KARD), R63 (reference law), SK03, J9.
+    `path` is a file of rows whose `field` is a passage, or whose passages `template` (Jinja) writes. The query is the
+    prompt, the response (R18: what a teacher's reasoning retrieves) or the reference. A share `none` of the rows gets no
+    passage, and with `fewer` the others get 1 to `count` of them, so that the student learns to do without (R17). Given
+    an example, its response becomes the reference. The columns `passages` and `retrieved` (BM25 scores) say what was
+    found; words are compared in lower case. The corpus is held, about as large as its text. Raises `RecipeError` for an
+    empty corpus, or where the extra is not installed. Sources: R17 (SAIL), R18 (KARD), R47, R63 (reference law), SK03,
+    J9.
     """
-    corpus = [str(row[field]) for row in (_has(each, field, path) for each in rows(Path(path)))]
+    write = template_of(template or f"{{{{ {field} }}}}", "retrieval.passages: template")
+    corpus = [write(row, f"{path}, row {number}") for number, row in rows(Path(path))]
     index = Index(corpus)
     for one in seeds:
         draw = random.Random(content_id(one.id, seed))
@@ -120,10 +123,3 @@ def _query(one: Seed | Example, by: str) -> str:
     if text is None:
         raise RecipeError(f"retrieval.passages: row {one.id} has no {by} to look for; write by: prompt")
     return str(text)
-
-
-def _has(numbered: tuple[int, dict[str, object]], field: str, path: Path) -> dict[str, object]:
-    number, row = numbered
-    if field not in row:
-        raise RecipeError(f"{path}, row {number}: no field {field!r}; name the passages' field with `field`")
-    return row
