@@ -11,12 +11,10 @@ from stillhouse.compliance.gates import (
     decide,
     decide_rows,
     enforce,
-    likely_personal,
     publish_gaps,
     registry_for,
 )
 from stillhouse.compliance.notices import notice_files
-from stillhouse.compliance.plan import parse_plan
 from stillhouse.compliance.recipe_plan import plan_of
 from stillhouse.compliance.registry import builtin
 from stillhouse.errors import RecipeError, TermsRefused, TermsUnknown
@@ -198,9 +196,3 @@ def test_publish_gaps_wants_a_decision_of_its_own_gate():
     plan = recipe(POCKET)
     with pytest.raises(RecipeError, match="gate publish"):
         publish_gaps(decide(plan, today=TODAY), plan, {})
-
-
-def test_sets_with_likely_personal_data_are_named():
-    data = ["lmsys/lmsys-chat-1m", "openai/gsm8k"]
-    plan = parse_plan({"teachers": [], "datasets": data, "student_base": "none", "use": {"purpose": "research"}})
-    assert likely_personal(plan, builtin()) == ("lmsys/lmsys-chat-1m",)

@@ -19,9 +19,7 @@ GAPS = (
 )
 
 
-def model_card_fields(
-    decision: Decision, plan: Plan, *, rows: Mapping[str, int] | None = None, manifest_sha256: str | None = None
-) -> dict[str, Any]:
+def model_card_fields(decision: Decision, plan: Plan, *, rows: Mapping[str, int] | None = None) -> dict[str, Any]:
     """The front matter that follows from the terms. `rows` counts training rows per teacher model.
 
     `license` is left out where the plan names none: a placeholder would be read as a grant.
@@ -42,7 +40,6 @@ def model_card_fields(
         "override": [o.as_dict() for o in decision.overrides],
         "registry": f"{decision.registry['version']} sha256:{decision.registry['sha256'][:16]}",
         "as_of": decision.as_of.isoformat(),
-        **({"manifest_sha256": manifest_sha256} if manifest_sha256 else {}),
     }
     return out
 

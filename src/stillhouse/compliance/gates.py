@@ -27,8 +27,7 @@ __all__ = [
     "decide",
     "decide_rows",
     "enforce",
-    "leaving",
-    "likely_personal",
+    "may_be_sent",
     "publish_gaps",
     "registry_for",
 ]
@@ -123,15 +122,16 @@ def enforce(decision: Decision, registry: Registry | None = None) -> None:
         raise TermsUnknown(summary(decision, registry or builtin()))
 
 
-def leaving(plan: Plan) -> tuple[str, ...]:
-    """The recipe's names of teachers that run elsewhere: what is asked of them is to be screened at egress."""
-    return tuple(name for name, rows in plan.by_name.items() if any(t.access != "weights" for t in rows))
-
-
-def likely_personal(plan: Plan, registry: Registry) -> tuple[str, ...]:
-    """The data sets of a plan whose record expects personal data in them: they are always screened."""
-    held = {d.id: registry.find(d.id, "dataset") for d in plan.datasets}
-    return tuple(id for id, records in held.items() if any(r.personal_data == "likely" for r in records))
+def may_be_sent(plan: Plan, registry: Registry) -> None:
+    """Personal data goes out as it is only to providers that a record says do not train on it. Raises RecipeError."""
+    for name, rows in plan.by_name.items():
+        for t in (t for t in rows if t.access != "weights"):
+            held = registry.find(t.model, t.access)
+            if not held or any(r.provider_trains_on_inputs != "no" for r in held):
+                raise RecipeError(
+                    f"screening.egress: send: no record says that the provider of teacher {name!r} keeps what it is sent "
+                    "out of training; write redact or drop, or `provider_trains_on_inputs: no` into terms.d/*.yaml"
+                )
 
 
 def publish_gaps(decision: Decision, plan: Plan, files: Mapping[str, str]) -> tuple[str, ...]:

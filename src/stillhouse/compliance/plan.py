@@ -26,7 +26,7 @@ from stillhouse.compliance.registry import first_error
 from stillhouse.compliance.terms import Date, StudentKind, TermsRecord, Text
 from stillhouse.errors import RecipeError
 
-__all__ = ["Base", "Dataset", "Licensee", "OwnRights", "Plan", "Teacher", "Use", "parse_plan", "plan_hash"]
+__all__ = ["Base", "Dataset", "Licensee", "OwnRights", "Plan", "Teacher", "Use", "parse_plan", "plan_hash", "restored"]
 
 KEYS = ("teachers", "datasets", "student_base", "use")
 IGNORED = ("id", "expected", "expected_codes", "reason")
@@ -212,6 +212,14 @@ def parse_plan(data: object, where: str = "plan") -> Plan:
         return Plan.model_validate({**document, "document": document, "sha256": plan_hash(document)})
     except ValidationError as e:
         raise RecipeError(f"{where}: {first_error(e)}") from e
+
+
+def restored(data: Mapping[str, Any], where: str) -> Plan:
+    """A plan from `Plan.as_dict()`, as a manifest keeps it. Raises RecipeError where it is not what was hashed."""
+    plan = parse_plan({key: data.get(key) for key in KEYS}, where)
+    if data.get("sha256") != plan.sha256:
+        raise RecipeError(f"{where}: the plan is not the one that was judged (its hash differs); run the recipe again")
+    return plan.model_copy(update={"records": tuple(TermsRecord.model_validate(row) for row in data.get("records", ()))})
 
 
 def plan_hash(document: Mapping[str, Any]) -> str:

@@ -8,14 +8,12 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Literal
 
-from stillhouse.errors import TermsRefused
-
-__all__ = ["RULES", "Finding", "Tally", "redacted", "scan", "screened"]
+__all__ = ["RULES", "Finding", "Tally", "as_use", "merged", "redacted", "scan"]
 
 Kind = Literal["secret", "pii"]
 
@@ -42,53 +40,53 @@ class Finding:
 
 @dataclass
 class Tally:
-    """Counts of one point (egress, ingest, pretrain, publish) over all texts."""
+    """Counts of one point over all texts. `secrets` and `pii` are what went on, `lost` the texts that did not."""
 
-    point: str
     redacts: bool = False
     texts: int = 0
+    lost: int = 0
     rules: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     hashes: set[str] = field(default_factory=set)
 
-    def add(self, findings: Iterable[Finding]) -> None:
+    def add(self, findings: Iterable[Finding], *, lost: bool = False) -> None:
         self.texts += 1
+        self.lost += lost
         for found in findings:
             self.rules[found.rule] += 1
-            self.kinds[found.kind] += 1
+            self.kinds[found.kind] += not lost
             self.hashes.add(found.hash)
-
-    def as_use(self) -> dict[str, dict[str, Any]]:
-        """What `use.screening` takes."""
-        return {self.point: {"secrets": self.kinds["secret"], "pii": self.kinds["pii"], "pii_redacted": self.redacts}}
 
     def as_dict(self) -> dict[str, Any]:
         """The report: no value is in it."""
-        rules = dict(sorted(self.rules.items()))
         return {
-            "point": self.point,
             "texts": self.texts,
-            "rules": rules,
+            "lost": self.lost,
+            "rules": dict(sorted(self.rules.items())),
             "distinct": len(self.hashes),
-            **self.as_use()[self.point],
+            "secrets": self.kinds["secret"],
+            "pii": self.kinds["pii"],
+            "pii_redacted": self.redacts,
         }
 
 
-def screened(texts: Iterable[str], tally: Tally, *, redact: bool = False, salt: bytes = b"") -> Iterator[str]:
-    """The texts, personal data replaced where `redact`; counts go to `tally`.
+def merged(reports: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Reports by point, added up. Values found twice in different reports cannot be told apart: `distinct` goes."""
+    out: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        for point, one in report.items():
+            sum_of = out.setdefault(point, {"rules": {}, "pii_redacted": True})
+            for key in ("texts", "lost", "secrets", "pii"):
+                sum_of[key] = sum_of.get(key, 0) + one[key]
+            for rule, n in one["rules"].items():
+                sum_of["rules"][rule] = sum_of["rules"].get(rule, 0) + n
+            sum_of["pii_redacted"] = sum_of["pii_redacted"] and one["pii_redacted"]
+    return out
 
-    Raises TermsRefused on a credential: at egress before that text is given, so that it cannot be sent.
-    """
-    tally.redacts = redact
-    for text in texts:
-        findings = scan(text, salt=salt)
-        tally.add(findings)
-        if secrets := sorted({f.rule for f in findings if f.kind == "secret"}):
-            raise TermsRefused(
-                f"SECRET_FOUND:{tally.point}: text {tally.texts} holds a credential ({', '.join(secrets)}); "
-                "remove it from the data and revoke it; nothing lifts this"
-            )
-        yield redacted(text, findings) if redact else text
+
+def as_use(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What `use.screening` of a plan takes."""
+    return {p: {key: one[key] for key in ("secrets", "pii", "pii_redacted")} for p, one in reports.items()}
 
 
 def scan(text: str, *, salt: bytes = b"") -> tuple[Finding, ...]:

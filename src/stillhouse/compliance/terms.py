@@ -135,7 +135,7 @@ class TermsRecord(_Row):
     inherits: tuple[Text, ...] = ()
     spdx: Text | None = None
     hf_license: Text | None = None
-    provider_trains_on_inputs: Text | None = None
+    provider_trains_on_inputs: Annotated[Text | None, BeforeValidator(_word)] = None
     own_licence: Text | None = None
     readings: tuple[Reading, ...] = ()
     upstream: tuple[Upstream, ...] = ()
