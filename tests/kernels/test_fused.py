@@ -19,8 +19,9 @@ N, H, J, V = 23, 5, 7, 19
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    """Several chunks, several blocks of each, none of them even."""
+    """Several chunks, several parts of the head and several blocks of each, none of them even."""
     monkeypatch.setattr(fused, "CPU_CHUNK_ROWS", 6)
+    monkeypatch.setattr(fused, "CPU_HEAD_ROWS", 8)
     monkeypatch.setattr(positions, "CPU_ELEMENTS", 4 * V)
 
 
@@ -174,7 +175,7 @@ def test_leading_dimensions():
 def test_bfloat16_inputs_at_a_small_kl(name, monkeypatch):
     """P13, P14: the head's product is float32, so the gradient is within 1 % of float64 at a KL of 0.006."""
     monkeypatch.setattr(fused, "CPU_CHUNK_ROWS", 16)
-    monkeypatch.setattr(fused, "CONVERTED_ROWS", 400)
+    monkeypatch.setattr(fused, "CPU_HEAD_ROWS", 400)
     function, knobs = EVERY[name]
     g = torch.Generator().manual_seed(5)
     teacher_hidden, weight = torch.randn(48, 32, generator=g, dtype=F64), torch.ones(48)
@@ -207,14 +208,18 @@ def test_upstream_gradient_scales_the_heads_too():
 def test_nothing_of_the_size_of_the_logits_is_made(monkeypatch):
     """P29: chunks are over positions, of inputs of any shape."""
     sizes = []
-    project = fused._project
-    monkeypatch.setattr(fused, "_project", lambda *args: sizes.append((out := project(*args)).shape) or out)
+    rows = fused._ProjectedLogits.rows
+    monkeypatch.setattr(
+        fused._ProjectedLogits,
+        "rows",
+        lambda *args: sizes.append((out := rows(*args)).untyped_storage().nbytes()) or out,
+    )
     hidden, head, teacher_hidden, teacher_head, weight = made()
     hidden.requires_grad_()
     forward_kl(
         Projected(hidden.view(1, N, H), head), Dense(Projected(teacher_hidden.view(1, N, J), teacher_head)), weight
     ).backward()
-    assert max(shape[0] for shape in sizes) == 6
+    assert max(sizes) == 6 * V * hidden.element_size() < N * V * hidden.element_size()
 
 
 def test_widths_that_do_not_belong_together():

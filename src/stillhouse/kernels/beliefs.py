@@ -1,9 +1,9 @@
 """What a teacher believes about each position, in the forms it can be had: adaptors in front of one mathematics.
 
 Legend: N positions, V vocabulary, K kept tokens, n and b positions of one chunk and of one block. A divergence is a
-pair over buckets, a partition of the vocabulary (V tokens; or K tokens and a tail): from the log-probabilities of
-teacher (p) and student (q), and q, it gives the value and qg = q * dD/dq. An adaptor brings the student's logits to the buckets
-and the derivative back to the logits:
+pair over buckets, a partition of the vocabulary (V tokens; or K tokens and a tail): from the log-probabilities and the
+probabilities of teacher (p) and student (q) it gives the value and qg = q * dD/dq. An adaptor brings the student's logits to the
+buckets and the derivative back to the logits:
 
     dz_i = (share of token i in its bucket) * (qg_bucket - q_bucket * sum(qg))        a bucket of one token: share 1
 
@@ -24,8 +24,8 @@ from stillhouse.kernels.positions import Block, Loss, source_of
 # Log-probabilities below this count as this: an impossible token costs much, never infinity or nan.
 FLOOR = -1e5
 
-# (log p, log q, q) over buckets on the last axis -> value, q * dD/dq
-Pair = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+# (log p, p, log q, q) over buckets on the last axis, p to be overwritten -> value, q * dD/dq
+Pair = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +60,8 @@ class Dense:
             teacher_nV = teacher.rows(rows_n, vocabulary, dtype)
 
             def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
-                log_q_bV = _log_softmax_(logits_bV, temperature)
-                q_bV = log_q_bV.exp()
-                value_b, qg_bV = pair(_log_softmax_(teacher_nV[part], temperature), log_q_bV, q_bV)
+                log_q_bV, q_bV = _softmax_(logits_bV, temperature)
+                value_b, qg_bV = pair(*_softmax_(teacher_nV[part], temperature), log_q_bV, q_bV)
                 total_b1 = qg_bV.sum(-1, keepdim=True)
                 return value_b * temperature**2, qg_bV.addcmul_(q_bV, total_b1, value=-1.0).mul_(temperature)
 
@@ -145,11 +144,10 @@ class Sampled:
             log_p_nK = _merged(ids_nK, share_nK).log()
 
             def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
-                log_q_bV = _log_softmax_(logits_bV, 1.0)
+                log_q_bV, q_bV = _softmax_(logits_bV, 1.0)
                 share_bK = share_nK[part]
                 gap_bK = log_p_nK[part].clamp(min=FLOOR) - log_q_bV.gather(-1, ids_nK[part])
-                gradient_bV = log_q_bV.exp_().scatter_add_(-1, ids_nK[part], -share_bK)
-                return (share_bK * gap_bK).sum(-1), gradient_bV
+                return (share_bK * gap_bK).sum(-1), q_bV.scatter_add_(-1, ids_nK[part], -share_bK)
 
             return block
 
@@ -185,7 +183,7 @@ class Mapped:
         none_M = torch.zeros_like(ids_M, dtype=torch.bool)
 
         def at(rows_n: Tensor) -> Block:
-            p_nU = _log_softmax_(teacher.rows(rows_n, len(bucket_U), dtype), temperature).exp_()
+            _, p_nU = _softmax_(teacher.rows(rows_n, len(bucket_U), dtype), temperature)
             p_nB = p_nU.new_zeros(len(rows_n), len(ids_M) + 1).index_add_(1, bucket_U, p_nU)
             log_p_nB = p_nB.log_().clamp_(min=FLOOR)
 
@@ -203,11 +201,14 @@ class Mapped:
 Beliefs = Dense | TopK | Sampled | Mapped
 
 
-def _log_softmax_(logits: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities at a temperature, in place."""
+def _softmax_(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities at a temperature, in place of the logits, and probabilities: one exponential for both."""
     if temperature != 1.0:
         logits = logits.div_(temperature)
-    return logits.sub_(logits.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
+    highest = logits.amax(-1, keepdim=True)
+    probs = (logits - highest).exp_()
+    total = probs.sum(-1, keepdim=True)
+    return logits.sub_(highest.add_(total.log())).clamp_(min=FLOOR), probs.div_(total)
 
 
 def _with_teacher_tail(log_p_nK: Tensor, *, has_tail: bool) -> Tensor:
@@ -227,7 +228,7 @@ def _on_partition(
     log_q_bB = torch.cat([kept_bK.masked_fill(padding_bK, -torch.inf), tail_b1], -1)
     log_q_bB = (log_q_bB - log_q_bB.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
     q_bB = log_q_bB.exp()
-    value_b, qg_bB = pair(log_p_bB, log_q_bB, q_bB)
+    value_b, qg_bB = pair(log_p_bB, log_p_bB.exp(), log_q_bB, q_bB)
     back_bB = qg_bB - q_bB * qg_bB.sum(-1, keepdim=True)
     # a student that rules out the whole tail has no token to move there
     share_bV = logits_bV.sub_(tail_b1.clamp(min=torch.finfo(logits_bV.dtype).min)).exp_()

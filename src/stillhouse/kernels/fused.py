@@ -13,12 +13,13 @@ from torch import Tensor
 
 from stillhouse.errors import RecipeError
 from stillhouse.kernels.positions import LogitsSource, Readable, compute_dtype, source_of
+from stillhouse.kernels.products import add_product_, product
 
 # How many positions share one product with the head: enough to be worth a GEMM, few enough that [rows, V] stays small.
-CPU_CHUNK_ROWS = 256
+CPU_CHUNK_ROWS = 128
 GPU_CHUNK_ELEMENTS = 2**28
-# How many rows of a half-precision head are converted at a time.
-CONVERTED_ROWS = 4096
+# How many rows of the head a processor takes at a time: their part of the logits is then still in its cache.
+CPU_HEAD_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +115,7 @@ class _ProjectedLogits:
         self.positions = len(self._hidden_NH)
         self._gradients: tuple[Tensor | None, ...] = ()
         self._slope_nV: Tensor | None = None
+        self._buffer = torch.empty(0)
 
     def chunk_rows(self, vocabulary: int) -> int:
         return _chunk_rows(vocabulary, self._hidden_NH.device)
@@ -127,7 +129,7 @@ class _ProjectedLogits:
         )
 
     def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
-        logits_nV = _project(self._hidden_NH[rows], self._weight_VH[:vocabulary], dtype)
+        logits_nV = self._projected(self._hidden_NH[rows], self._weight_VH[:vocabulary], dtype)
         head = self._head
         if head.bias_V is not None:
             logits_nV += head.bias_V.detach()[:vocabulary].to(dtype)
@@ -137,6 +139,23 @@ class _ProjectedLogits:
             logits_nV.div_(head.softcap).tanh_()
             self._slope_nV = 1.0 - logits_nV.square()
             logits_nV *= head.softcap
+        return logits_nV
+
+    def _projected(self, hidden_nH: Tensor, weight_VH: Tensor, dtype: torch.dtype) -> Tensor:
+        """hidden @ weight^T, never rounded below `dtype`, without a copy of the head in it."""
+        if weight_VH.device.type != "cpu":
+            mixed = hidden_nH.dtype == weight_VH.dtype != dtype == torch.float32 and weight_VH.is_cuda
+            if mixed:  # half-precision factors, float32 sums
+                return torch.mm(hidden_nH, weight_VH.T, out_dtype=dtype)
+            return hidden_nH.to(dtype) @ weight_VH.to(dtype).T
+        # one buffer for all chunks: fresh pages cost as much as the arithmetic on them
+        size = len(hidden_nH) * len(weight_VH)
+        if self._buffer.numel() < size:
+            self._buffer = torch.empty(size, dtype=dtype)
+        logits_nV = self._buffer[:size].view(len(hidden_nH), len(weight_VH))
+        hidden_nH = hidden_nH.to(dtype)
+        for part in _parts_of_head(len(weight_VH), weight_VH.device):
+            logits_nV[:, part] = product(hidden_nH, weight_VH[part].to(dtype).T)
         return logits_nV
 
     def collect(self, rows: Tensor, gradient_nV: Tensor) -> None:
@@ -149,16 +168,19 @@ class _ProjectedLogits:
         for gradient in bias_gradient:
             if gradient is not None:
                 gradient[:vocabulary] += gradient_nV.sum(0)
-        weight_VH, hidden_nH = self._weight_VH[:vocabulary], self._hidden_NH[rows]
-        # the factors of a bfloat16 head's gradients may be rounded, 0.2 % each at random; their sums over chunks are not
-        low = torch.bfloat16 if weight_VH.dtype == hidden_nH.dtype == torch.bfloat16 else self.dtype
-        gradient_nV = gradient_nV.to(low)
+        hidden_nH = self._hidden_NH[rows]
+        # the factors of a bfloat16 head's gradients may be rounded, 0.2 % each at random; their sums are not
+        half = self._weight_VH.dtype == hidden_nH.dtype == torch.bfloat16
+        low = torch.bfloat16 if half else self.dtype
+        hidden_nH, back_nH = hidden_nH.to(low), torch.zeros_like(hidden_nH, dtype=self.dtype)
+        for part in _parts_of_head(vocabulary, rows.device):
+            gradient_nP = gradient_nV[:, part].to(low)
+            if hidden_gradient is not None:
+                add_product_(back_nH, gradient_nP, self._weight_VH[part].to(low))
+            if weight_gradient is not None:
+                add_product_(weight_gradient[part], gradient_nP.T, hidden_nH)
         if hidden_gradient is not None:
-            hidden_gradient[rows] = (gradient_nV @ weight_VH.to(low)).to(hidden_gradient.dtype)
-        if weight_gradient is not None and low == self.dtype:
-            weight_gradient[:vocabulary].addmm_(gradient_nV.T, hidden_nH.to(low))
-        elif weight_gradient is not None:
-            weight_gradient[:vocabulary] += gradient_nV.T @ hidden_nH
+            hidden_gradient[rows] = back_nH.to(hidden_gradient.dtype)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         return tuple(
@@ -193,15 +215,6 @@ def _chunk_rows(vocabulary: int, device: torch.device) -> int:
     return CPU_CHUNK_ROWS if device.type == "cpu" else max(1, GPU_CHUNK_ELEMENTS // max(vocabulary, 1))
 
 
-def _project(hidden_nH: Tensor, weight_VH: Tensor, dtype: torch.dtype) -> Tensor:
-    """hidden @ weight^T that was never rounded below `dtype`, without a copy of the head in `dtype`."""
-    if hidden_nH.dtype == weight_VH.dtype == dtype:
-        return hidden_nH @ weight_VH.T
-    if weight_VH.is_cuda and hidden_nH.dtype == weight_VH.dtype and dtype == torch.float32:
-        return torch.mm(hidden_nH, weight_VH.T, out_dtype=dtype)  # half-precision factors, float32 sums
-    logits_nV = torch.empty(len(hidden_nH), len(weight_VH), dtype=dtype, device=hidden_nH.device)
-    hidden_nH = hidden_nH.to(dtype)
-    for start in range(0, len(weight_VH), CONVERTED_ROWS):
-        part = slice(start, start + CONVERTED_ROWS)
-        torch.mm(hidden_nH, weight_VH[part].to(dtype).T, out=logits_nV[:, part])
-    return logits_nV
+def _parts_of_head(vocabulary: int, device: torch.device) -> list[slice]:
+    size = CPU_HEAD_ROWS if device.type == "cpu" else vocabulary
+    return [slice(start, min(start + size, vocabulary)) for start in range(0, vocabulary, size)]

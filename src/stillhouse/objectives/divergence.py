@@ -1,7 +1,7 @@
 """Divergences between the teacher's and the student's next-token distributions (Eq. 10, Table 1).
 
 Legend: N positions, V vocabulary, p teacher, q student. Each divergence is written once, as a pair over
-log-probabilities on the last axis: its value, and q * dD/dq, from which every representation of the teacher (dense
+distributions on the last axis: its value, and q * dD/dq, from which every representation of the teacher (dense
 logits, top-k with a tail, a sample, fused chunks of hidden states: `stillhouse.kernels`) makes the gradient for the
 logits, dz = q * (dD/dq - E_q[dD/dq]).
 
@@ -223,20 +223,18 @@ def _checked_skew(skew: float) -> float:
     return skew
 
 
-def _forward_kl(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    p = log_p.exp()
+def _forward_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     return (log_p - log_q).mul_(p).sum(-1), p.neg_()
 
 
-def _reverse_kl(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+def _reverse_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     terms = (log_q - log_p).mul_(q)
     return terms.sum(-1), terms
 
 
 def _generalised_jensen_shannon(
-    log_p: Tensor, log_q: Tensor, q: Tensor, *, teacher_weight: float
+    log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, *, teacher_weight: float
 ) -> tuple[Tensor, Tensor]:
-    p = log_p.exp()
     log_m = _log_mixture(p, q, teacher_weight)
     teacher_sum = (log_p - log_m).mul_(p).sum(-1)
     student_terms = (log_q - log_m).mul_(q)
@@ -244,30 +242,31 @@ def _generalised_jensen_shannon(
     return value, student_terms.mul_(1.0 - teacher_weight)
 
 
-def _skew_forward_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
+def _skew_forward_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
     if skew == 0.0:
-        return _forward_kl(log_p, log_q, q)
-    p = log_p.exp()
+        return _forward_kl(log_p, p, log_q, q)
     log_m = _log_mixture(p, q, skew)
     share = log_p.sub(log_m)
     value = (share * p).sum(-1)
     return value, share.exp_().mul_(q).mul_(skew - 1.0)
 
 
-def _skew_reverse_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
+def _skew_reverse_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, *, skew: float) -> tuple[Tensor, Tensor]:
     if skew == 0.0:
-        return _reverse_kl(log_p, log_q, q)
-    share = log_q - _log_mixture(q, log_p.exp(), skew)
+        return _reverse_kl(log_p, p, log_q, q)
+    share = log_q - _log_mixture(q, p, skew)
     terms = share * q
     return terms.sum(-1), terms - share.exp_().mul_(q).mul_(skew)
 
 
-def _total_variation(log_p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    gap = q - log_p.exp()
+def _total_variation(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    gap = q - p
     return 0.5 * gap.abs().sum(-1), gap.sign_().mul_(q).mul_(0.5)
 
 
-def _alpha_beta(log_p: Tensor, log_q: Tensor, q: Tensor, *, alpha: float, beta: float) -> tuple[Tensor, Tensor]:
+def _alpha_beta(
+    log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, *, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
     if beta == 0.0:
         p_a, q_a = (alpha * log_p).exp(), (alpha * log_q).exp()
         value = p_a * (alpha * (log_p - log_q)) - p_a + q_a
@@ -283,14 +282,13 @@ def _alpha_beta(log_p: Tensor, log_q: Tensor, q: Tensor, *, alpha: float, beta: 
     return value.sum(-1) / -(alpha * beta), (q_power - cross) / alpha
 
 
-def _adaptive_kl(log_p: Tensor, log_q: Tensor, q: Tensor, *, head_mass: float) -> tuple[Tensor, Tensor]:
-    p = log_p.exp()
+def _adaptive_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, *, head_mass: float) -> tuple[Tensor, Tensor]:
     sorted_p, order = p.sort(dim=-1, descending=True)
     in_head = sorted_p.cumsum(-1) - sorted_p < head_mass
     gap = (p - q).abs().gather(-1, order)
     head_gap, gap_sum = (gap * in_head).sum(-1), gap.sum(-1)
     forward_share = torch.where(gap_sum > 0, head_gap / gap_sum.clamp(min=torch.finfo(p.dtype).tiny), 0.5)
-    (forward, forward_qg), (reverse, reverse_qg) = _forward_kl(log_p, log_q, q), _reverse_kl(log_p, log_q, q)
+    (forward, forward_qg), (reverse, reverse_qg) = _forward_kl(log_p, p, log_q, q), _reverse_kl(log_p, p, log_q, q)
     share = forward_share[..., None]
     return (
         forward_share * forward + (1.0 - forward_share) * reverse,
