@@ -5,17 +5,20 @@ Each takes knobs only and yields `Seed`s one by one. Columns are named to be use
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stillhouse.elicit.asking import Unparsed
+from stillhouse.elicit.parsing import acts
 from stillhouse.errors import RecipeError, nearest
-from stillhouse.records import Example, Message, Prompt, Seed, content_id, user
+from stillhouse.records import Example, Lost, Message, Prompt, Seed, Trajectory, content_id, user
 from stillhouse.rows import Row, readable, rows, template_of
 
-__all__ = ["captions", "conversations", "documents", "file", "hub", "texts"]
+__all__ = ["captions", "conversations", "documents", "file", "hub", "texts", "trajectories"]
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -159,7 +162,7 @@ def _members(path: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _content(tar: Any, member: Any) -> bytes:
-    return tar.extractfile(member).read()  # type: ignore[no-any-return]
+    return bytes(tar.extractfile(member).read())
 
 
 def conversations(
@@ -198,6 +201,33 @@ SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "system": "system",
 }  # fmt: skip
+
+
+def trajectories(
+    *, path: Path, prompt: str = "prompt", text: str = "text", shown: str | None = None, limit: int | None = None
+) -> Iterator[Trajectory | Lost]:
+    """Recorded trajectories of agents: thought, action and observation in turn, as text in the field `text`.
+
+    `prompt` names the goal; what stands in `text` before the first thought (options of a question) is added to it. The reward
+    is read from the last observation ("reward = True"). Rows that cannot be read are lost with the parser's reason. Next:
+    `quality.rewarded`, then `labeling.acts`. Sources: R50 (FireAct), 12.1.
+    """
+    path = Path(path)
+    equals: dict[str, int] = {}
+    for number, row in islice(rows(path), limit):
+        where = f"{path}, row {number}"
+        goal, raw = _field(row, prompt, where), str(_field(row, text, where))
+        before = re.split(r"^[ \t]*(?:Thought|Action)(?:[ \t]+\d+)?[ \t]*:", raw, maxsplit=1, flags=re.M)[0].strip()
+        messages = _messages(f"{goal}\n{before}" if before and isinstance(goal, str) else goal, where)
+        identity = content_id("Trajectory", messages, raw)
+        equals[identity] = ordinal = equals.get(identity, 0) + 1
+        name = identity if ordinal == 1 else f"{identity}.{ordinal}"
+        read = acts(raw)
+        yield (
+            Lost(name, read.reason, "quarantined", detail=read.detail)
+            if isinstance(read, Unparsed)
+            else Trajectory(name, messages, read[0], read[1])
+        )
 
 
 def _turn(turn: Any, role: str, text: str, where: str) -> Message:

@@ -8,7 +8,7 @@ from small_runs import write_jsonl
 
 from stillhouse.elicit import retrieval
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Seed, user
+from stillhouse.records import Example, Lost, Seed, user
 
 TEXTS = ["the mill by the river", "bees dance in the hive", "a lock on the canal", "the river and the canal"]
 
@@ -81,6 +81,16 @@ def test_a_passage_may_be_written_from_several_fields(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "apis.jsonl", [{"call": "f(x=1)", "does": "counts bees"}])
     (found,) = retrieval.passages([seed("count my bees")], path=path, template="{{ does }}: {{ call }}", label="API")
     assert found.prompt == user("API 1: counts bees: f(x=1)\n\ncount my bees")
+
+
+def test_a_critics_verdict_becomes_part_of_the_answer() -> None:
+    """R19 (Self-RAG): the generator learns to give the mark itself."""
+    told = Example("a", user("Where?"), "In the hive.", "Relevant")
+    kept, lost = retrieval.marked([told, Example("b", user("Why?"), "Because.")])
+    assert isinstance(kept, Example)
+    assert kept.response == "[Relevant] In the hive."
+    assert isinstance(lost, Lost)
+    assert lost.reason == "no_reference"
 
 
 def test_what_cannot_be_retrieved_is_refused(corpus: Path, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from stillhouse.elicit.asking import instructed
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Origin, Prompt, Seed, content_id
+from stillhouse.records import Example, Lost, Origin, Prompt, Seed, content_id
 from stillhouse.rows import rows, template_of
 from stillhouse.selection.tokens import words
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["passages", "verdict_first"]
+__all__ = ["marked", "passages", "verdict_first"]
 
 
 def passages(
@@ -110,6 +110,21 @@ def verdict_first(
         name = content_id("Example", one.id, response)
         origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
         yield replace(one, id=name, response=response, origin=origin)
+
+
+def marked(examples: Iterable[Example], *, template: str = "[{reference}] {response}") -> Iterator[Example | Lost]:
+    """A critic's verdict as a mark in the answer, so that the student gives the verdict itself.
+
+    The reference is the verdict (`labeling.as_reference` behind the critic); one without is lost as "no_reference".
+    Source: R19 (Self-RAG's reflection tokens; words here, not new tokens of the vocabulary).
+    """
+    for one in examples:
+        if one.reference is None:
+            yield Lost(one.id, "no_reference")
+            continue
+        text = template.replace("{reference}", one.reference).replace("{response}", one.response)
+        origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+        yield replace(one, id=content_id("Example", one.id, text), response=text, origin=origin)
 
 
 def _before(prompt: Prompt, shown: str) -> Prompt:

@@ -1,0 +1,131 @@
+"""Shipped recipes with a teacher that follows a script in the place of their own, up to the end of their knowledge."""
+
+from pathlib import Path
+from typing import Any
+
+from stillhouse.recipe import load_recipe, shipped_recipes
+from stillhouse.run import Options, execute
+from stillhouse.store import Records
+
+# what asks for log-probabilities cannot be scripted: the recipe's own embedded teacher answers
+WHITE_BOX = ("feature.", "feedback.option_logprobs")
+
+
+def rated(**aspects: int) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in {**aspects, "engagement": 4}.items())
+
+
+# searched in the whole conversation, the first match wins
+SCRIPT: dict[str, Any] = {
+    "Judge an answer.*First answer:\n=====\nhm": "First: 2\nSecond: 9",
+    "Judge an answer.*First answer:": "First: 9\nSecond: 2",
+    "Judge an answer.*answer number 1": rated(
+        instruction=5, truth=5, honesty=5, help=5, accuracy=5, worth=5, alignment=7
+    ),
+    "Judge an answer.*answer number 0": rated(
+        instruction=4, truth=4, honesty=4, help=4, accuracy=5, worth=4, alignment=3
+    ),
+    "Judge an answer": rated(instruction=3, truth=4, honesty=3, help=5, accuracy=1, worth=1, alignment=2),
+    "Rank the answers": "[2] > [4] > [1] > [3]",
+    r"\[Critique\].*Request:": "",
+    r"Request:\n=====\n(.*?)\n=====.*answer number (\d).*\[Critique\]": "[Critique] More.\n[Revision] Done: answer number {2}.",
+    r"Request:\n=====\n(.*?)\n=====.*\[Critique\]": "[Critique] Say more.\n[Revision] You asked: {1} {1} This is said in full.",
+    "Correct it with as few changes": "```python\ndef double(n):\n    return 2 * n\n```",
+    "Do they ask for the same thing": "Different",
+    r"Old request:\n(.*)": "New request: {1} Explain it to somebody who is in a hurry.",
+    "Write one new request that needs": "Plan a day by the sea for a cook who is afraid of water, in four lines.",
+    "Go on with the list": "1. Explain how rivers find the sea.\n2. Write a note to a baker.\n3. Name three cold towns.",
+    "each with the text it works on": "###\nTask: Add the two numbers up.\nInput: 2 and 3\nOutput: 5\n",
+    "subtopics of the topic": "1. Beginnings\n2. Dangers",
+    r"requests about the topic below.*Topic: (.*)": "1. Who first wrote about {1}?\n2. Which tools does {1} need?",
+    "other wordings": "1. It was a cold soup, and a rude man brought it.\n2. Rude people, cold food.",
+    "Write the conversation": "[Human] What is it?\n[AI] It is a thing.\n[Human] Why?\n[AI] Because it is made so.",
+    "You play a person": "And what follows from that?",
+    r"\[Thought\]": "[Thought] The second rule matters.\n[Answer] I cannot know that for sure.",
+    "search engine": "who needs to know about this place",
+    r"\[Question\]": "[Question] When did it happen?\n[Answer] Long ago, in the valley.",
+    r"\[Problem\]": "[Problem] Add two numbers.\n[Solution] Use plus.\n```python\ndef add(a, b):\n    return a + b\n```",
+    "requests, as a numbered list, that a person could make about it": "1. Why is it there?\n2. What is missing?",
+    "Kind: a short review": ["Shoes that fit at once.", "I would go there again with friends.", "It broke."],
+    "Kind: an answer to the request": ["Salt comes from stones.", "Rivers wash it out of rock.", "It is the whales."],
+    "Kind: what somebody might ask": [
+        "Could you do this for me by noon?",
+        "I need a program for my shop.",
+        "Help me count bees.",
+    ],
+    "Python program": "```python\nprint({reference})\n```",
+    "Classify the text.*Relevant": "Class: Relevant",
+    "Classify the text.*Fully": "Class: Fully",
+    "Classify the text": "Class: {reference}",
+    "Rank the passages": "[2] > [1] > [3]",
+    "Summarise in one sentence": "A house, its people and how the water shaped both.",
+    r"Tools:.*Request: Set a timer for (\d+)": '{"name": "set_timer", "arguments": {"minutes": {1}}}',
+    "Tools:": "No tool fits.",
+    "A picture, told in words": "It is a calm day, and somebody is at work.",
+    "Which answer is better": "{reference}",
+    "useless|careless|unkind": "Do as you like.",
+    "Write down your reasoning": "That makes it. The answer is {reference}.",
+    "How many|left|sees|buys|gets|more|has": "That makes it. The answer is {reference}.",
+}
+REPLY = "You asked: {prompt} This is answer number {index}, and of some use to you."
+
+
+def scripted(name: str, **paths: Path) -> dict[str, Any]:
+    """The recipe as plain data, its teachers scripted, up to its knowledge; `paths` are files to take instead."""
+    data = load_recipe(name).data
+    for key in ("train", "evaluate", "arms", "student", "rounds"):
+        data.pop(key, None)
+    for branch in data["knowledge"].values():
+        _replaced(branch, paths)
+    if any(
+        str(entry["do"]).startswith(WHITE_BOX)
+        for branch in data["knowledge"].values()
+        for entry in branch.get("elicit", [])
+    ):
+        return data
+    script = dict(SCRIPT)
+    if name in ("skills/nlp/vote", "skills/nlp/evolved_problems"):
+        script["How many|left|sees|buys|gets|more|has"] = "That makes it. The answer is 7."
+    weak = "hm, number {index}" if "hard" in name else REPLY
+    data["teachers"] = {
+        each: {
+            "backend": "scripted",
+            "responses": script,
+            "reply": f"{each}: {REPLY}",
+            "sampling": entry.get("sampling", {}),
+        }
+        for each, entry in data["teachers"].items()
+    }
+    data["teachers"]["weak"] = {
+        "backend": "scripted",
+        "reply": weak,
+        "responses": {k: v for k, v in script.items() if "Judge" in k},
+    }
+    for branch in data["knowledge"].values():
+        for entry in branch.get("elicit", []):
+            if entry.get("teacher") == "student":
+                entry["teacher"] = "weak"
+    return data
+
+
+def _replaced(value: Any, paths: dict[str, Path]) -> None:
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(each, dict | list):
+            _replaced(each, paths)
+        if isinstance(each, dict) and Path(str(each.get("path"))).stem in paths:
+            each["path"] = str(paths[Path(str(each["path"])).stem])
+
+
+def kept(name: str, folder: Path, limit: int | None = 2, **paths: Path) -> dict[str, list[Any]]:
+    """What the scripted recipe keeps, by branch; every step must say what it lost."""
+    from stillhouse.recipe import Loaded, build
+
+    data = scripted(name, **paths)
+    loaded = Loaded(recipe=build(data, name), folder=shipped_recipes()[name].parent, data=data)
+    execute(loaded, folder / "run", Options(quiet=True, limit=limit))
+    found = {}
+    for branch in data["knowledge"]:
+        steps = sorted((folder / "run" / "knowledge" / branch).glob("*"))
+        assert all((step / "lost.jsonl").is_file() for step in steps)
+        found[branch] = list(Records(steps[-1] / "out.jsonl"))
+    return found
