@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[Callable[[Recipe], object], str]] = {
     ),
     "a teacher called student": (
         lambda r: r["teachers"].update(student={"backend": "pocket"}),
-        "teachers.student: this name means the base student",
+        "teachers.student: this name means the recipe",
     ),
     "unknown source of seeds": (
         lambda r: r["knowledge"]["answers"]["seeds"].update(do="fiel"),

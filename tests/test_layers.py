@@ -17,8 +17,8 @@ MODULES = {
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
     ("errors", "records", "store", "render", "quiet", "rows"),
-    ("teachers", "graders", "compliance", "pocket", "generate"),
-    ("seeds", "elicit", "selection", "objectives", "kernels"),
+    ("teachers", "graders", "compliance", "pocket", "generate", "scoring"),
+    ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check"),
     (
@@ -34,6 +34,9 @@ LAYERS = (
         "report",
         "reporting",
         "terms",
+        "papers",
+        "phases",
+        "exporting",
     ),
     ("cli", "cli_terms", "catalogue", "copying", "chatting", "launch", "__main__"),
 )

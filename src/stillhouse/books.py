@@ -7,6 +7,8 @@ from typing import Any
 from stillhouse.errors import RecipeError
 from stillhouse.store import read_json, read_jsonl
 
+PASSING = ("select", "keep", "union")  # steps that pass rows on as they are
+
 
 def audit(run: Path) -> dict[str, Any]:
     """Recounts every step of a run. `problems` is empty exactly when the books balance.
@@ -18,16 +20,27 @@ def audit(run: Path) -> dict[str, Any]:
     problems: list[str] = []
     rows = []
     for branch in sorted(path for path in (run / "knowledge").glob("*") if path.is_dir()):
-        before: set[str] | None = None
-        for folder in sorted(path for path in branch.iterdir() if path.is_dir()):
-            row, before = _step(folder, before, problems)
-            rows.append(row)
+        pool: set[str] = set()  # what earlier rounds kept, which a round's last step joins to its own
+        for home in _rounds(branch):
+            before: set[str] | None = None
+            for folder in sorted(path for path in home.iterdir() if path.is_dir() and path.name[:2].isdigit()):
+                row, before = _step(folder, before, pool, problems)
+                rows.append(row)
+            pool = before or set()
     _against_manifest(manifest, rows, problems)
     return {"run": str(run), "steps": rows, "problems": problems, "balanced": not problems}
 
 
-def _step(folder: Path, before: set[str] | None, problems: list[str]) -> tuple[dict[str, Any], set[str]]:
-    name = f"{folder.parent.name}/{folder.name}"
+def _rounds(branch: Path) -> list[Path]:
+    """The folders that hold steps: the branch's own, or one for each of its rounds."""
+    numbered = sorted(branch.glob("round-*"), key=lambda path: int(path.name.removeprefix("round-")))
+    return numbered or [branch]
+
+
+def _step(
+    folder: Path, before: set[str] | None, pool: set[str], problems: list[str]
+) -> tuple[dict[str, Any], set[str]]:
+    name = _step_name(folder)
     if not (folder / "stamp.json").is_file():
         problems.append(f"{name}: not finished (no stamp); run again to resume")
         return {"step": name, "in": 0, "kept": 0, "lost": {}}, set()
@@ -45,6 +58,7 @@ def _step(folder: Path, before: set[str] | None, problems: list[str]) -> tuple[d
             f"{name}: the files hold {len(kept)} kept and {reasons} lost, the stamp says {stamp['out']} and {stamp['lost']}"
         )
     if before is not None:
+        before = before | pool if stamp["kind"] == "union" else before
         problems += _conserved(name, stamp, before, kept, lost)
     return {"step": name, "in": stamp["in"], "kept": len(kept), "lost": reasons}, set(ids)
 
@@ -59,7 +73,7 @@ def _conserved(
     """A selector passes rows on under their own ids; an elicitor's rows name the rows they were born from."""
     accounted: dict[str, int] = {}
     for identity, parents in kept:
-        for parent in (identity,) if stamp["kind"] in ("select", "keep", "without") else parents:
+        for parent in (identity,) if stamp["kind"] in PASSING else parents:
             accounted[parent] = accounted.get(parent, 0) + 1
     for row in lost:
         accounted[row["parent"]] = accounted.get(row["parent"], 0) + 1
@@ -68,7 +82,9 @@ def _conserved(
         yield f"{name}: {len(missing)} rows went in and neither came out nor were lost, for example {min(missing)}"
     if unknown:
         yield f"{name}: {len(unknown)} rows came from nowhere, for example {min(unknown)}"
-    if stamp["kind"] in ("select", "keep", "without"):
+    if stamp["kind"] == "union":
+        accounted = dict.fromkeys(accounted, 1)  # a row that was in the pool already is kept once and lost once
+    if stamp["kind"] in PASSING:
         twice = [identity for identity, times in accounted.items() if times != 1]
         if twice:
             yield f"{name}: {len(twice)} rows are both kept and lost, or twice there, for example {min(twice)}"
@@ -112,9 +128,19 @@ def _branch(entry: dict[str, Any]) -> str:
     return entry["step"].split("/")[0]
 
 
+def _files(run: Path, name: str) -> list[Path]:
+    return sorted([*(run / "knowledge").glob(f"*/*/{name}"), *(run / "knowledge").glob(f"*/round-*/*/{name}")])
+
+
+def _step_name(folder: Path) -> str:
+    """`<branch>/[round-K/]NN-<do>`."""
+    parts = folder.parts
+    return "/".join(parts[-3:] if parts[-2].startswith("round-") else parts[-2:])
+
+
 def _everything(run: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((run / "knowledge").glob("*/*/out.jsonl")):
-        step = f"{path.parent.parent.name}/{path.parent.name}"
+    for path in _files(run, "out.jsonl"):
+        step = _step_name(path.parent)
         for _, row in read_jsonl(path):
             origin = row["origin"]
             yield {
@@ -122,8 +148,8 @@ def _everything(run: Path) -> Iterator[dict[str, Any]]:
                 "teacher": origin["teacher"], "keys": origin["keys"], "prompt": row["prompt"], "response": row.get("response"),
                 "reference": row.get("reference"),
             }  # fmt: skip
-    for path in sorted((run / "knowledge").glob("*/*/lost.jsonl")):
-        step = f"{path.parent.parent.name}/{path.parent.name}"
+    for path in _files(run, "lost.jsonl"):
+        step = _step_name(path.parent)
         for _, row in read_jsonl(path):
             yield {
                 "step": step, "id": row["parent"], "state": row["state"], "reason": row["reason"], "slot": row["slot"],

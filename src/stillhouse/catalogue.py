@@ -74,7 +74,9 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"branch {branch['branch']}: {seeds}, {asked}, gives {branch['gives']}"
     for arm in plan["arms"]:
         objectives = ", ".join(arm["objectives"]) or "no training"
-        yield f"arm {arm['arm']}: {arm['phases']} phase(s) of {objectives}, {arm['repeats']} repeat(s)"
+        yield f"arm {arm['arm']}: {arm['phases']} phase(s) of {objectives}, {arm['repeats']} repeat(s)" + (
+            f", up to {arm['rounds']} rounds" if arm.get("rounds") else ""
+        )
     yield from plan["terms"]["lines"]
     for warning in plan["warnings"]:
         yield f"warning: {warning}"

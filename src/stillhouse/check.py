@@ -12,10 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
-from stillhouse.recipe import Branch, Entry, Loaded, Phase, Recipe, TeacherEntry
-from stillhouse.resolve import Signature, backend_signature, backends, import_file, signature
+from stillhouse.recipe import (
+    Branch,
+    Entry,
+    Loaded,
+    ObjectiveEntry,
+    Phase,
+    Recipe,
+    RewardEntry,
+    RolloutsEntry,
+    TeacherEntry,
+)
+from stillhouse.records import Lost
+from stillhouse.resolve import Signature, backend_signature, backends, import_file, names, signature
 
-RECORD_KINDS = ("Seed", "Example", "TopLogprobs", "Ranking")
+RECORD_KINDS = ("Seed", "Example", "TopLogprobs", "StoredSignal", "Ranking", "Trajectory")
 # the protocol that annotates an elicitor's `teacher` -> the capability a backend must state
 CAPABILITY = {"Generates": "generate", "Scores": "top_logprobs", "Reveals": "logits"}
 MEANING = {
@@ -25,7 +36,8 @@ MEANING = {
 }
 SIMPLE_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 REFERENCE = "reference"  # `teacher: reference` of an objective means the student as it was before training
-STUDENT = "student"  # `teacher: student` means the base student teaches itself
+STUDENT = "student"  # `teacher: student` means the student as the round begins; the base student in the first
+BASE_STUDENT = "base_student"  # `teacher: base_student` means the student before any training, in every round
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +54,6 @@ class Plan:
 def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
     """Raises `RecipeError` for the first thing that cannot be right; returns the plan otherwise."""
     plan = Plan(loaded.recipe.name)
-    if loaded.recipe.rounds > 1:
-        raise RecipeError(
-            "rounds: one recipe runs one round; for the next, name this run's student as the teacher of a second recipe "
-            "(`backend: run, path: runs/NAME`)"
-        )
     seen: dict[str, str] = {}
     for arm, recipe in loaded.arms().items():
         where = f"arms.{arm}." if loaded.recipe.arms else ""
@@ -61,6 +68,7 @@ def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
                 loaded.folder,
             )
         _evaluate(recipe, loaded.folder, where)
+        _rounds(recipe, loaded.folder, where)
         _student(recipe, loaded.folder, where)
         plan.arms.append(_arm_plan(arm, recipe))
         seen |= gives
@@ -71,9 +79,48 @@ def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
     return plan
 
 
+def _rounds(recipe: Recipe, folder: Path, where: str) -> None:
+    """A later round must have something to go on from: a student that learned, or rows that are carried."""
+    if recipe.rounds.most == 1:
+        for name, branch in recipe.knowledge.items():
+            if branch.carry != "seeds":
+                raise RecipeError(
+                    f"{where}knowledge.{name}.carry: there is one round only; write `rounds: {{most: 3}}`"
+                )
+        return
+    for name, branch in recipe.knowledge.items():
+        if branch.carry == "last" or (branch.carry == "pool" and branch.elicit):
+            first = signature("elicit", branch.elicit[0].do, folder=folder, where=where) if branch.elicit else None
+            seeds = signature("seeds", branch.seeds.do, folder=folder, where=where)
+            held = _ends_with(branch, folder, (_kinds(seeds.returns) or ["Seed"])[-1])
+            if first is not None:
+                _follows(first, held, f"{where}knowledge.{name}.carry ({branch.carry}) brings {held} rows to elicit[0]")
+    carried = any(branch.carry != "seeds" for branch in recipe.knowledge.values())
+    if not carried and not (recipe.train and any(asks_student(branch) for branch in recipe.knowledge.values())):
+        raise RecipeError(
+            f"{where}rounds: every round would make the same rows; ask `teacher: student` in a branch and train it, or "
+            "write `carry: pool` or `carry: last` on a branch"
+        )
+    if recipe.rounds.stop.gain is not None and not recipe.evaluate:
+        raise RecipeError(f"{where}rounds.stop.gain: there is nothing to gain on; add an `evaluate:` task or remove it")
+
+
+def asks_student(branch: Branch) -> bool:
+    """Whether a branch asks the student that rounds train."""
+    named = (entry.teacher for entry in branch.elicit)
+    return any(STUDENT in ([each] if isinstance(each, str) else each or []) for each in named)
+
+
+def _ends_with(branch: Branch, folder: Path, held: str) -> str:
+    for entry in branch.elicit:
+        held = _follows(signature("elicit", entry.do, folder=folder, where="knowledge"), held, "knowledge")
+    return held
+
+
 def _teachers(recipe: Recipe, folder: Path, where: str) -> None:
-    if STUDENT in recipe.teachers:
-        raise RecipeError(f"{where}teachers.student: this name means the base student; choose another")
+    for reserved in (STUDENT, BASE_STUDENT):
+        if reserved in recipe.teachers:
+            raise RecipeError(f"{where}teachers.{reserved}: this name means the recipe's own student; choose another")
     for name, entry in recipe.teachers.items():
         place = f"{where}teachers.{name}"
         check_knobs(backend_signature(entry.backend, where=place), entry.knobs, place, folder)
@@ -137,9 +184,9 @@ def _teacher_fits(found: Signature, names: str | list[str] | None, recipe: Recip
 
 def require(name: str, capability: str, recipe: Recipe, where: str) -> None:
     """Refuses a teacher that is not there or that cannot do what is needed, as its backend states it."""
-    if name == STUDENT:
+    if name in (STUDENT, BASE_STUDENT):
         if recipe.student is None:
-            raise RecipeError(f"{where}: `teacher: student` needs a `student:`")
+            raise RecipeError(f"{where}: `teacher: {name}` needs a `student:`")
         return
     if name not in recipe.teachers:
         raise RecipeError(f"{where}: no teacher {name!r}; {nearest(name, [*recipe.teachers, STUDENT])}")
@@ -157,9 +204,8 @@ def capabilities(backend: str) -> frozenset[str]:
 
 
 def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, folder: Path) -> None:
-    if phase.rollouts and phase.rollouts.reward:
-        for at, inner in nested("reward", phase.rollouts.reward, f"{where}.rollouts"):
-            check_knobs(signature("graders", inner.do, folder=folder, where=at), inner.knobs, at, folder)
+    if phase.rollouts:
+        _rollouts(phase.rollouts, recipe, folder, f"{where}.rollouts")
     if phase.rollouts and phase.rollouts.on not in gives:
         raise RecipeError(f"{where}.rollouts.on: no branch {phase.rollouts.on!r}; {nearest(phase.rollouts.on, gives)}")
     for number, entry in enumerate(phase.objectives):
@@ -170,34 +216,106 @@ def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, f
         if entry.on not in known:
             raise RecipeError(f"{at}.on: no branch {entry.on!r}; {nearest(entry.on, known)}")
         held = gives.get(entry.on, "rollouts")
-        _arrays(found, held, entry.teachers, bool(phase.rollouts and phase.rollouts.reward), recipe, at)
+        _arrays(found, held, entry, phase, recipe, at)
         for name in entry.teachers:
-            _same_tokens(name, recipe, at)
-        if held == "TopLogprobs":
+            _comparable(found, name, recipe, at)
+        if held in ("TopLogprobs", "StoredSignal"):
             for name in _believed(recipe.knowledge[entry.on], folder, at):
                 _same_tokens(name, recipe, at)
+            if not entry.teachers:
+                _form_fits(found, stored_form(recipe.knowledge[entry.on], folder), entry.knobs, at)
     _arguments(phase.args, where)
+
+
+def _rollouts(rollouts: RolloutsEntry, recipe: Recipe, folder: Path, where: str) -> None:
+    """A reward is a grader, or an elicitor whose judgement lies in a column; a teacher may take part in sampling."""
+    if rollouts.teacher is not None:
+        require(rollouts.teacher, "logits", recipe, f"{where}.teacher")
+        _same_tokens(rollouts.teacher, recipe, f"{where}.teacher")
+    if rollouts.reward is None:
+        return
+    for at, inner in nested("reward", rollouts.reward, where):
+        judge = RewardEntry.model_validate(rollouts.reward)
+        if not judges(judge.do):
+            check_knobs(signature("graders", inner.do, folder=folder, where=at), inner.knobs, at, folder)
+            continue
+        found = signature("elicit", judge.do, folder=folder, where=at)
+        check_knobs(found, judge.knobs, at, folder)
+        check_sampling(judge.sampling, f"{at}.sampling")
+        _teacher_fits(found, judge.teacher, recipe, at)
+        if _follows(found, "Example", at) != "Example":
+            raise RecipeError(
+                f"{at}: {judge.do} gives no column for each answer; take one that rates, as feedback.rate"
+            )
+
+
+def judges(name: str) -> bool:
+    """Whether a reward is what a teacher says (an elicitor), not what a grader finds."""
+    return name in names("elicit")
+
+
+def _comparable(found: Signature, name: str, recipe: Recipe, where: str) -> None:
+    """A teacher with another tokenizer can be compared by some objectives, and only by those."""
+    from stillhouse.train.batch import TOKENWISE
+
+    if TOKENWISE & set(found.inputs):
+        _same_tokens(name, recipe, where)
 
 
 def _believed(branch: Branch, folder: Path, where: str) -> list[str]:
     """The teachers whose beliefs a branch ends with."""
     told: list[str] = []
     for entry in branch.elicit:
-        if "TopLogprobs" in _kinds(signature("elicit", entry.do, folder=folder, where=where).returns):
+        kinds = _kinds(signature("elicit", entry.do, folder=folder, where=where).returns)
+        if {"TopLogprobs", "StoredSignal"} & set(kinds):
             told = [entry.teacher] if isinstance(entry.teacher, str) else list(entry.teacher or [])
     return told
 
 
+# the forms of stored beliefs that an objective can read, by how it annotates `teacher_beliefs` (kernels.beliefs)
+_READS = {"Beliefs": {"Dense", "TopK", "Sampled"}, "Distributions": {"Dense", "TopK"}, "Dense": {"Dense"}}
+_ELICITED_BY = {"Dense": "hidden_states", "TopK": "top_k", "Sampled": "sampled_tokens"}
+
+
+def stored_form(branch: Branch, folder: Path) -> str:
+    """In which form the beliefs of a branch are stored: a class of kernels.beliefs, as its elicitor annotates it."""
+    form = ""
+    for entry in branch.elicit:
+        words = re.findall(r"\w+", signature("elicit", entry.do, folder=folder, where="knowledge").returns)
+        if "StoredSignal" in words:
+            form = next((word for word in words if word in _ELICITED_BY), "")
+        elif "TopLogprobs" in words:
+            form = "TopK"
+    return form
+
+
+def _form_fits(found: Signature, form: str, knobs: Mapping[str, Any], where: str) -> None:
+    """Refuses beliefs stored in a form that an objective cannot be right on."""
+    reads = _READS.get(found.annotations.get("teacher_beliefs", ""), set(_ELICITED_BY))
+    if form and form not in reads:
+        able = " or ".join(f"feature.{_ELICITED_BY[each]}" for each in sorted(reads))
+        raise RecipeError(
+            f"{where}: {found.name} cannot be right on beliefs stored by feature.{_ELICITED_BY[form]}; elicit {able}"
+            + (", or use divergence.forward_kl" if form == "Sampled" else "")
+        )
+    if form in ("TopK", "Sampled") and float(knobs.get("temperature", 1.0)) != 1.0:
+        raise RecipeError(
+            f"{where}.temperature: beliefs stored by feature.{_ELICITED_BY[form]} are of temperature 1 and cannot be "
+            "tempered; leave it out, or elicit feature.hidden_states"
+        )
+
+
 def _same_tokens(name: str, recipe: Recipe, where: str) -> None:
     """Beliefs are about tokens: refuses a teacher and a student that cut text differently, where both lie on this disk."""
-    if recipe.student is None or name in (STUDENT, REFERENCE):
+    if recipe.student is None or name in (STUDENT, BASE_STUDENT, REFERENCE):
         return
     theirs, ours = _teacher_folder(recipe.teachers[name]), _student_folder(recipe.student.model)
     if theirs is None or ours is None or tokenizer_of(theirs) == tokenizer_of(ours):
         return
     raise RecipeError(
         f"{where}: teacher {name!r} and the student cut text with different tokenizers, so their distributions cannot be "
-        "compared token by token; take a student of the teacher's family, or learn from the teacher's text alone"
+        "compared token by token; take a student of the teacher's family, an objective that aligns text (a divergence, "
+        "cross_tokenizer.*), or learn from the teacher's text alone"
     )
 
 
@@ -235,28 +353,22 @@ def tokenizer_of(folder: Path) -> str:
         raise RecipeError(f"{folder}: its tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
-def _arrays(found: Signature, held: str, teachers: list[str], rewarded: bool, recipe: Recipe, where: str) -> None:
-    from stillhouse.train.batch import PROVIDES, REWARD_PROVIDES, ROLLOUTS_PROVIDE, TEACHER_PROVIDES
+def _arrays(found: Signature, held: str, entry: ObjectiveEntry, phase: Phase, recipe: Recipe, where: str) -> None:
+    """Refuses an objective that asks for arrays which nobody gives."""
+    from stillhouse.train.batch import provided
+    from stillhouse.train.terms import lacking
 
-    for name in teachers:
+    for name in entry.teachers:
         if name != REFERENCE:
             require(name, "logits", recipe, where)
-    offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
-    offered |= TEACHER_PROVIDES if teachers else frozenset()
-    offered |= REWARD_PROVIDES if held == "rollouts" and rewarded else frozenset()
-    missing = [name for name in found.inputs if name not in offered]
-    if missing:
-        raise RecipeError(
-            f"{where}: {found.name} needs {', '.join(missing)}, which {held} records do not give{_hint(missing)}"
-        )
-
-
-def _hint(missing: list[str]) -> str:
-    if "teacher_beliefs" in missing:
-        return "; name a white-box `teacher:` here, or elicit `feature.top_logprobs`"
-    if "rewards_S" in missing:
-        return "; give `rollouts` a `reward:`, for example {do: math.equal}"
-    return ""
+    kind = recipe.student.kind if recipe.student else "causal_lm"
+    rewarded = bool(phase.rollouts and phase.rollouts.reward)
+    beside = bool(phase.rollouts and phase.rollouts.beside)
+    offered = provided(held, kind=kind, teachers=len(entry.teachers), rewarded=rewarded, beside=beside)
+    if missing := [name for name in found.inputs if name not in offered]:
+        raise RecipeError(lacking(f"{where}: {found.name}", missing, held, kind))
+    if "route_N" in found.inputs and entry.route is None:
+        raise RecipeError(f"{where}.route: missing; name the column of the rows that holds the name of their teacher")
 
 
 def _arguments(arguments: Mapping[str, Any], where: str) -> None:
@@ -357,7 +469,8 @@ def nested(name: str, value: Any, where: str) -> Iterator[tuple[str, Entry]]:
 
 def nested_kind(knob: str) -> str:
     """The kind of name a knob holds, by the knob's own name: graders, unless it says selector or elicitor."""
-    return {"selector": "select", "elicitor": "elicit", "objective": "objectives"}.get(knob.rstrip("s"), "graders")
+    kinds = {"selector": "select", "elicitor": "elicit", "divergence": "objectives", "distance": "objectives"}
+    return kinds.get(knob.rstrip("s"), "graders")
 
 
 def _teacher_plan(name: str, entry: TeacherEntry) -> dict[str, Any]:
@@ -370,7 +483,8 @@ def _teacher_plan(name: str, entry: TeacherEntry) -> dict[str, Any]:
 
 def _arm_plan(arm: str, recipe: Recipe) -> dict[str, Any]:
     objectives = [entry.do for phase in recipe.train for entry in phase.objectives]
-    return {"arm": arm, "phases": len(recipe.train), "objectives": objectives, "repeats": recipe.repeats}
+    told = {"arm": arm, "phases": len(recipe.train), "objectives": objectives, "repeats": recipe.repeats}
+    return told | ({"rounds": recipe.rounds.most} if recipe.rounds.most > 1 else {})
 
 
 def _branch_plan(name: str, branch: Branch, loaded: Loaded, limit: int | None, kind: str) -> dict[str, Any]:
@@ -392,6 +506,8 @@ def seeds_seen(branch: Branch, folder: Path, where: str, limit: int | None) -> t
         return limit or int(branch.seeds.knobs.get("limit") or 0), 0
     rows = chars = 0
     for seed in load("seeds", branch.seeds.do, folder=folder, where=where)(**branch.seeds.knobs):
+        if isinstance(seed, Lost):
+            continue
         rows += 1
         chars += sum(len(message.content) for message in seed.prompt) or len(getattr(seed, "response", ""))
         if limit is not None and rows >= limit:

@@ -70,4 +70,10 @@ def _kept(manifest: dict[str, Any]) -> int:
     for step in manifest["steps"]:
         last[step["branch"]] = step
         taught |= {step["branch"]} if step["teachers"] else set()
-    return sum(step["out"] for branch, step in last.items() if branch in taught)
+    # the pool that a round ends with holds the rows of the rounds before it
+    pools = {branch.partition("/")[0]: branch for branch, step in last.items() if step["kind"] == "union"}
+    return sum(
+        step["out"]
+        for branch, step in last.items()
+        if branch in taught and pools.get(branch.partition("/")[0], branch) == branch
+    )

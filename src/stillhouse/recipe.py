@@ -61,7 +61,11 @@ class ObjectiveEntry(Entry):
     weight: float = 1.0
     teacher: str | list[str] | None = None  # `reference`: the student as the phase's reference has it
     weight_column: str | None = None
-    layers: tuple[int, int] = (-1, -1)  # of student and teacher, for objectives on hidden states
+    layers: tuple[int, int] = (-1, -1)  # of student and teacher, for objectives on hidden states or attention
+    score_column: str = "score"  # how good an answer is, where it stands alone
+    route: str | None = None  # fusion.routed: the column that names each row's teacher
+    relations: Literal["queries", "keys", "values"] = "queries"  # similarity.attention_relations
+    align: Literal["bytes", "count"] = "bytes"  # positions of a teacher with another tokenizer: by text, or counted
 
     @property
     def teachers(self) -> list[str]:
@@ -93,12 +97,34 @@ class TeacherEntry(BaseModel):
 
 
 class Branch(_Strict):
-    """Seeds, what teachers make of them, and which of it is kept (Eq. 1); `keep: N` wants N rows, topped up with more seeds."""
+    """Seeds, what teachers make of them, and which of it is kept (Eq. 1); `keep: N` wants N rows, topped up with more seeds.
+
+    `carry` says what a later round starts from: the seeds again, the pool (the seeds and all rows kept so far), or the last
+    round's rows.
+    """
 
     seeds: SeedsEntry
     elicit: list[ElicitEntry] = Field(default_factory=list)
     select: list[SelectEntry] = Field(default_factory=list)
     keep: int | None = Field(default=None, gt=0)
+    carry: Literal["seeds", "pool", "last"] = "seeds"
+
+
+class RewardEntry(Entry):
+    """What judges the student's answers: an elicitor that writes a number into `column`, asked of `teacher`."""
+
+    teacher: str | None = None
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    column: str = "score"
+
+
+class AdaptiveEntry(_Strict):
+    """Every `every` steps the loss on `examples` held-out rows; the share grows by `step` where it rose by `tolerance`."""
+
+    examples: int = Field(default=32, gt=0)
+    every: int = Field(default=50, gt=0)
+    step: float = Field(default=0.1, gt=0, le=1)
+    tolerance: float = 0.1
 
 
 class RolloutsEntry(_Strict):
@@ -111,7 +137,13 @@ class RolloutsEntry(_Strict):
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=64, gt=0)
     samples: int = Field(default=1, gt=0)
-    reward: dict[str, Any] | None = None  # a grader: {do: math.equal}
+    reward: dict[str, Any] | None = None  # a grader: {do: math.equal}; or a judge: {do: feedback.rate, teacher: main}
+    beside: bool = False  # keep the record's own answer beside the student's
+    teacher: str | None = None  # takes part in sampling, by one of the two that follow
+    teacher_share: float = Field(default=0.0, ge=0, lt=1)  # of each token's distribution (MiniLLM: 0.2)
+    top_k: int = Field(default=0, ge=0)  # the teacher redraws what is not among its likeliest (speculative)
+    replay: int = Field(default=0, ge=0)  # own answers kept to come back (DistiLLM: 1000)
+    adaptive: AdaptiveEntry | None = None  # the share of own answers grows with the loss on held-out rows (DistiLLM)
 
 
 class Phase(_Strict):
@@ -126,12 +158,35 @@ class Phase(_Strict):
     max_length: int | None = Field(default=None, gt=0)
 
 
+class StopEntry(_Strict):
+    """When a run ends its rounds early; rows are looked at before they are trained on.
+
+    `accepted`: the least share of a round's slots that is kept. `distinct`: the least share of the first round's variety
+    (distinct word pairs). `length`: the largest factor, up or down, by which texts may change from the first round's.
+    `gain`: the least gain on held-out validation items over the round before; off unless given.
+    """
+
+    accepted: float = Field(default=0.05, ge=0, le=1)
+    distinct: float = Field(default=0.5, ge=0, le=1)
+    length: float = Field(default=2.0, ge=1)
+    gain: float | None = None
+
+
+class RoundsEntry(_Strict):
+    """`most` rounds of knowledge and training; `learn` from the `last` round's rows or from `all` rows kept so far."""
+
+    most: int = Field(gt=0)
+    learn: Literal["last", "all"] = "last"
+    stop: StopEntry = StopEntry()
+
+
 class StudentEntry(_Strict):
     """The model that learns: a folder, a hub name, or `pocket`; `lora` trains an adapter instead of all weights."""
 
     model: str
     kind: Literal["causal_lm", "seq2seq", "classifier", "encoder", "reranker", "reward"] = "causal_lm"
     lora: dict[str, Any] | None = None
+    labels: list[str] = Field(default_factory=list)  # the classes of kind classifier
     dtype: str = "float32"
     terms: dict[str, Any] | None = None
 
@@ -144,8 +199,21 @@ class Use(_Strict):
     distributes: list[str] = Field(default_factory=list)
 
 
+class ScreeningEntry(_Strict):
+    """What screening does: a credential stops the run or loses its row; personal data in a prompt for somebody else's
+    server is replaced, loses its row, or is sent where the provider's terms say that it does not train on it.
+    """
+
+    secrets: Literal["stop", "drop"] = "stop"
+    egress: Literal["redact", "drop", "send"] = "redact"
+
+
 def _phases(value: Any) -> Any:
     return [value] if isinstance(value, Mapping) else value
+
+
+def _rounds(value: Any) -> Any:
+    return {"most": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Recipe(_Strict):
@@ -160,12 +228,15 @@ class Recipe(_Strict):
     evaluate: list[EvaluateEntry] = Field(default_factory=list)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     repeats: int = Field(default=1, gt=0)
-    rounds: int = Field(default=1, gt=0)
+    rounds: Annotated[RoundsEntry, BeforeValidator(_rounds, json_schema_input_type=int | RoundsEntry)] = RoundsEntry(
+        most=1
+    )
     final: str | None = None
     budget: str | None = None
     store: str | None = None
     seed: int = 0
     acknowledgments: list[Any] = Field(default_factory=list)
+    screening: ScreeningEntry = ScreeningEntry()
 
 
 class Loaded(BaseModel):
@@ -307,8 +378,9 @@ def _known_keys(parent: tuple[int | str, ...]) -> list[str]:
     homes: dict[str, type[BaseModel]] = {"knowledge": Branch, "train": Phase, "student": StudentEntry}
     if not parent:
         return list(Recipe.model_fields)
-    if parent[-1] == "rollouts":
-        return list(RolloutsEntry.model_fields)
+    inner: dict[str, type[BaseModel]] = {"rollouts": RolloutsEntry, "rounds": RoundsEntry, "stop": StopEntry}
+    if str(parent[-1]) in inner:
+        return list(inner[str(parent[-1])].model_fields)
     return list(homes[str(parent[0])].model_fields) if str(parent[0]) in homes else []
 
 

@@ -13,17 +13,21 @@ from typing import Any
 from safetensors import SafetensorError
 
 from stillhouse.check import check
+from stillhouse.compliance.lineage import branch_steps
+from stillhouse.compliance.watch import Watch
 from stillhouse.costs import budget_of
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
+from stillhouse.papers import on_the_cards, papers
 from stillhouse.progress import Progress
 from stillhouse.provenance import commit, hardware, summed, versions
 from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
 from stillhouse.resolve import locate
+from stillhouse.rounds import Rounds, drawn_sizes
 from stillhouse.scores import Evaluation
-from stillhouse.steps import Knowledge, Teachers
+from stillhouse.steps import Data, Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
-from stillhouse.students import Data, Students, choose_final
-from stillhouse.terms import Terms, terms_of
+from stillhouse.students import Students, choose_final
+from stillhouse.terms import Terms, keep_terms, screened, terms_of
 
 _FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
 _UNWRITABLE = (errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -64,8 +68,8 @@ class Run:
         return self.path / "report.html"
 
     def records(self, branch: str) -> Records:
-        """The records that a branch ended with."""
-        steps = sorted((self.path / "knowledge" / branch).glob("*/out.jsonl"))
+        """The records that a branch ended with; with rounds, in the last of them."""
+        steps = branch_steps(self.path).get(branch)
         if not steps:
             raise RecipeError(f"{self.path}: no branch {branch!r} with records")
         return Records(steps[-1])
@@ -100,8 +104,7 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
     folder = out or Path("runs") / loaded.recipe.name
     check(loaded, limit=options.limit)
     for name in options.without:
-        if name not in {each for recipe in loaded.arms().values() for each in recipe.teachers}:
-            raise RecipeError(f"--without-teacher {name}: no such teacher; {nearest(name, loaded.recipe.teachers)}")
+        _can_be_left_out(name, loaded)
     terms = terms_of(loaded, without=options.without)
     verdict = terms.before_spending()
     with _writing_said(folder):
@@ -117,6 +120,18 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
         finally:
             stages.calls.close()  # gives back what was leased and settles what was in flight
     return Run(folder)
+
+
+def _can_be_left_out(name: str, loaded: Loaded) -> None:
+    known = {each for recipe in loaded.arms().values() for each in recipe.teachers}
+    if name not in known:
+        raise RecipeError(f"--without-teacher {name}: no such teacher; {nearest(name, known)}")
+    for arm, recipe in loaded.arms().items():
+        beside = [entry.do for phase in recipe.train for entry in phase.objectives if name in entry.teachers]
+        if beside:
+            raise RecipeError(
+                f"--without-teacher {name}: {beside[0]} of arm {arm} learns beside this teacher; take the objective out"
+            )
 
 
 def _made(folder: Path) -> None:
@@ -173,7 +188,9 @@ class _Stages:
         self.manifest = self._manifest()
         self.calls_before = self.manifest["calls"]
         store = Path(self.recipe.store).expanduser() if self.recipe.store else None
-        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget_of(options.budget or self.recipe.budget))
+        watch = Watch(self.recipe.screening.secrets, self.recipe.screening.egress)
+        budget = budget_of(options.budget or self.recipe.budget)
+        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget, watch=watch)
 
     def _manifest(self) -> dict[str, Any]:
         old = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").is_file() else {}
@@ -204,13 +221,18 @@ class _Stages:
     def run(self) -> None:
         (self.folder / "recipe.yaml").write_text(dump_yaml(self.loaded.data), encoding="utf-8")
         self._keep_user_code()
+        keep_terms(self.loaded, self.folder)
         self._save()
-        branches = self._timed("knowledge", self._knowledge)
-        students = self._timed("train", lambda: self._train(branches))
+        if self.recipe.rounds.most > 1:
+            students = self._rounds()
+        else:
+            branches = self._timed("knowledge", self._knowledge)
+            students = self._timed("train", lambda: self._train(branches))
         self._timed("evaluate", lambda: self._evaluate(students))
         self.manifest["terms"]["card"] = self._card()
         self.manifest["state"] = "done"
         self._save()
+        self._papers()
         self._report()
         self.progress.finished("done")
 
@@ -246,15 +268,8 @@ class _Stages:
             for name, branch in recipe.knowledge.items():
                 place = self._place(arm, recipe, name, branch)
                 if place not in made:
-                    work = Knowledge(
-                        recipe,
-                        self.loaded.folder,
-                        self.folder,
-                        Teachers(recipe, self.calls),
-                        self.progress,
-                        self.options.limit,
-                        self.options.without,
-                    )
+                    work = self._work(recipe, Teachers(recipe, self.calls))
+                    work.drawn = self._drawn(arm, name, steps)
                     try:
                         last = work.branch(name, branch, place)
                     finally:
@@ -265,6 +280,45 @@ class _Stages:
                 branches[arm][name] = made[place]
         self._sweep({place.split("/")[0] for place in made})
         return branches
+
+    def _work(self, recipe: Recipe, teachers: Teachers) -> Knowledge:
+        folder, options = self.loaded.folder, self.options
+        return Knowledge(recipe, folder, self.folder, teachers, self.progress, options.limit, options.without)
+
+    def _drawn(self, arm: str, name: str, steps: list[dict[str, Any]]) -> dict[int, int]:
+        """How many rows each selector kept in the arm that this one stands against: selectors are run once."""
+        sibling = arm.removesuffix("-random")
+        if sibling == arm or (recipe := self.loaded.arms().get(sibling)) is None:
+            return {}
+        return drawn_sizes(self._place(sibling, recipe, name, recipe.knowledge[name]), steps)
+
+    def _rounds(self) -> list[dict[str, Any]]:
+        """Knowledge and training in turn, for every arm and repeat."""
+
+        def students(branches: Mapping[str, Mapping[str, Data]]) -> Students:
+            return Students(self.folder, self.loaded.folder, self.progress, branches)
+
+        def saved(work: Rounds) -> None:
+            self.manifest |= {"steps": list(work.steps.values()), "students": work.trained, "rounds": work.told}
+            self._save()
+
+        def validated(arm: str, seed: int, student: dict[str, Any] | None, number: int) -> float:
+            return self._evaluation(Teachers(self.recipe, self.calls)).validated(arm, seed, student, number)
+
+        work = Rounds(
+            self.loaded,
+            self.folder,
+            self._work,
+            lambda recipe, student: Teachers(recipe, self.calls, student),
+            students,
+            validated,
+            self._before_training,
+            self._timed,
+            saved,
+            self.progress.say,
+        )
+        work.all()
+        return work.trained
 
     def _place(self, arm: str, recipe: Recipe, name: str, branch: Branch) -> str:
         same = self.recipe.knowledge.get(name) == branch and recipe.teachers == self.recipe.teachers
@@ -278,7 +332,7 @@ class _Stages:
     def _train(self, branches: Mapping[str, Mapping[str, Data]]) -> list[dict[str, Any]]:
         arms = {arm: recipe for arm, recipe in self.loaded.arms().items() if recipe.train}
         if arms:
-            self.terms.before_training(self.folder)
+            self._before_training()
         work = Students(self.folder, self.loaded.folder, self.progress, branches)
         students = []
         # repeats outside, arms inside: whatever stops a run leaves whole pairs behind
@@ -295,13 +349,17 @@ class _Stages:
         scores: dict[str, Any] = {"version": 1, "tasks": [], "summary": [], "comparisons": [], "validation": []}
         if self.recipe.evaluate and self.recipe.student is not None:
             teachers = Teachers(self.recipe, self.calls)
-            work = Evaluation(self.folder, self.loaded.folder, self.recipe, teachers, self.progress, self.options.limit)
-            scores = work.all(students, choosing=len(candidates) > 1)
+            choosing = len(candidates) > 1 or self.recipe.rounds.stop.gain is not None
+            scores = self._evaluation(teachers).all(students, choosing=choosing)
         if students:
             chosen = choose_final(self.recipe, students, lambda arm, seed: _validated(scores, arm, seed))
             scores["final"] = {"arm": chosen["arm"], "seed": chosen["seed"]}
             self._put_final(self.folder / chosen["path"], chosen["hash"])
         write_json(self.folder / "evaluate" / "scores.json", scores)
+
+    def _evaluation(self, teachers: Teachers) -> Evaluation:
+        folder, limit = self.loaded.folder, self.options.limit
+        return Evaluation(self.folder, folder, self.recipe, teachers, self.progress, limit)
 
     def _put_final(self, home: Path, stamp: str) -> None:
         target = self.folder / "student"
@@ -310,18 +368,28 @@ class _Stages:
             return
         part = self.folder / "student.part"
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(home, part, ignore=shutil.ignore_patterns("stamp.json", "phases"))
+        shutil.copytree(home, part, ignore=shutil.ignore_patterns("stamp.json", "phases", "round-*"))
         (part / ".from").write_text(stamp)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
 
     def _card(self) -> dict[str, Any]:
         """What the terms want on the cards; the files that go with the student are put beside it."""
-        card = self.terms.on_the_card(self.folder)
+        self.manifest["screening"] = self.manifest.get("screening", {}) | screened(self.folder)
+        card = on_the_cards(self.terms, self.folder, self.manifest["screening"])
         if (self.folder / "student").is_dir():
             for name, text in card["files"].items():
                 (self.folder / "student" / name).write_text(text, encoding="utf-8")
         return card
+
+    def _papers(self) -> None:
+        """What is made from the finished manifest lies beside the card: the student's, else that of the data."""
+        home = self.folder / ("student" if (self.folder / "student").is_dir() else "knowledge")
+        for name, text in papers(self.terms, self.folder, self.manifest["screening"]).items():
+            (home / name).write_text(text, encoding="utf-8")
+
+    def _before_training(self) -> None:
+        self.manifest["screening"] = self.terms.before_training(self.folder)
 
     def _report(self) -> None:
         from stillhouse.report import write_report

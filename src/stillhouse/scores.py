@@ -60,6 +60,17 @@ class Evaluation:
             tasks.append(self._task(entry, [row for row in rows if row["task"] == entry.label]))
         return {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
 
+    def validated(self, arm: str, seed: int, student: dict[str, Any] | None, number: int) -> float:
+        """The mean on the items set aside of a round's student (of the base student without one), higher being better."""
+        entry = self.recipe.evaluate[0]
+        subject = self._subjects([], entry)[0]
+        if student is not None:
+            subject = Subject(f"rounds/{arm}-{number}", seed, student["hash"], str(self.run / student["path"]))
+        rows = [row for row in self._rows(entry, subject, True) if row["split"] == "validation"]
+        values = [row["value"] or 0.0 for row in rows]
+        mean = sum(values) / len(values) if values else 0.0
+        return -mean if rows and rows[0]["metric"] == "nll" else mean
+
     def _subjects(self, students: Sequence[dict[str, Any]], entry: EvaluateEntry) -> list[Subject]:
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
@@ -97,7 +108,7 @@ class Evaluation:
             with self.progress.task(f"evaluate {entry.label} {subject.label}", None), Writer(path) as out:
                 for row in self._scored(entry, found.inputs, subject, choosing):
                     out.write_row(row)
-            write_json(stamp, {"hash": new})
+            write_json(stamp, {"hash": new, "screening": self.teachers.watch.taken()})
         return [row for _, row in read_jsonl(path)]
 
     def _scored(

@@ -1,7 +1,7 @@
 """The knowledge of a run, step by step: seeds, then each `elicit` entry, then each `select` entry (Eq. 1).
 
-A step lies in `knowledge/<branch>/NN-<do>/` as `out.jsonl`, `lost.jsonl` and `stamp.json`. The stamp holds a hash of the
-step's input, its entry, its teacher and its code: a step whose stamp still fits is not done again; any other is done from
+A step lies in `knowledge/<branch>/[round-K/]NN-<do>/` as `out.jsonl`, `lost.jsonl` and `stamp.json`. The stamp holds a hash
+of the step's input, its entry, its teacher and its code: a step whose stamp still fits is not done again; any other is done from
 its start, and the store of answers sees to it that nothing is asked twice.
 """
 
@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import STUDENT, nested, nested_kind
+from stillhouse.check import BASE_STUDENT, STUDENT, nested, nested_kind
+from stillhouse.compliance.watch import Watch, screening_lines
 from stillhouse.errors import GoalNotMet, RecipeError
 from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, ElicitEntry, Entry, Recipe, fingerprint
@@ -27,12 +28,28 @@ from stillhouse.teachers.base import Sampling
 Result = Record | Lost
 
 
-class Teachers:
-    """The teachers of a recipe, made when first asked for; each is wrapped so that every request is looked up first."""
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A file of records and the stamp it was made under."""
 
-    def __init__(self, recipe: Recipe, calls: Any) -> None:
-        self._recipe, self._calls = recipe, calls
+    path: Path
+    stamp: str
+
+
+class Teachers:
+    """The teachers of a recipe, made when first asked for; each is wrapped so that every request is looked up first.
+
+    `student` is the folder of the student as a round begins, where rounds have trained one.
+    """
+
+    def __init__(self, recipe: Recipe, calls: Any, student: Path | None = None) -> None:
+        self._recipe, self._calls, self._student = recipe, calls, student
         self._backends: dict[str, Any] = {}
+
+    @property
+    def watch(self) -> Watch:
+        """Screens what is asked of servers and what is stored."""
+        return self._calls.watch
 
     def backend(self, name: str) -> Any:
         if name not in self._backends:
@@ -40,11 +57,12 @@ class Teachers:
         return self._backends[name]
 
     def _make(self, name: str) -> Any:
-        if name == STUDENT:
+        if name in (STUDENT, BASE_STUDENT):
             from stillhouse.teachers.transformers import Teacher
 
             assert self._recipe.student is not None
-            return Teacher(model=student_path(self._recipe.student.model))
+            now = self._student if name == STUDENT else None
+            return Teacher(model=now or student_path(self._recipe.student.model))
         entry = self._recipe.teachers[name]
         module = import_file(PACKAGE / "teachers" / f"{entry.backend}.py")
         return module.Teacher(**entry.knobs)
@@ -78,10 +96,11 @@ def student_path(model: str) -> str:
 class Step:
     """One entry of a branch, with the place of its files."""
 
-    kind: str  # seeds, elicit, select, keep
+    kind: str  # seeds, elicit, select, keep, union
     entry: Entry
     where: str
     folder: Path
+    number: int
 
     @property
     def name(self) -> str:
@@ -98,11 +117,15 @@ class Knowledge:
     teachers: Teachers
     progress: Progress
     limit: int | None = None
-    without: tuple[str, ...] = ()  # teachers whose rows are left out of the last step
+    without: tuple[str, ...] = ()  # teachers that are not asked: what would come of it is lost
+    last: Data | None = None  # what the round before ended with, for a branch that carries it on
+    pool: Data | None = None  # what all rounds before have kept
+    union: bool = False  # whether this round's rows join the pool
+    drawn: Mapping[int, int] = field(default_factory=dict)  # step number -> how many rows a drawn selector keeps
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def branch(self, name: str, branch: Branch, place: str) -> Path:
-        """Runs one branch and returns its last `out.jsonl`.
+        """Runs one branch at `knowledge/<place>` and returns its last `out.jsonl`.
 
         Raises `GoalNotMet` when `keep: N` cannot be reached or nothing is left.
         """
@@ -131,25 +154,35 @@ class Knowledge:
 
     def _chain(self, name: str, branch: Branch, home: Path, seeds: int | None, keep: int | None) -> Path:
         steps = list(self._planned(name, branch, home, keep))
-        self.steps = [each for each in self.steps if each["branch"] != home.name]
+        self.steps = [each for each in self.steps if each["branch"] != self._label(home)]
         self._sweep(home, [step.folder.name for step in steps])
         before: Path | None = None
-        stamp = fingerprint({"limit": seeds})
+        told: dict[str, Any] = {"limit": seeds}
+        if branch.carry != "seeds" and (carried := self._carried(branch)):
+            told["carried"] = carried.stamp
+        stamp = fingerprint(told)
         for step in steps:
-            stamp = self._run(step, before, stamp, seeds)
+            stamp = self._run(step, before, stamp, seeds, self._carried(branch))
             before = step.folder / "out.jsonl"
         assert before is not None
         return before
 
+    def _carried(self, branch: Branch) -> Data | None:
+        return {"seeds": None, "pool": self.pool, "last": self.last}[branch.carry]
+
+    def _label(self, home: Path) -> str:
+        """`<branch>` or `<branch>/round-K`, as the manifest and the report call it."""
+        return str(home.relative_to(self.run / "knowledge"))
+
     def _planned(self, name: str, branch: Branch, home: Path, keep: int | None) -> Iterator[Step]:
         entries: list[tuple[str, Entry]] = [("seeds", branch.seeds)]
         entries += [("elicit", entry) for entry in branch.elicit] + [("select", entry) for entry in branch.select]
-        if self.without:
-            entries.append(("without", Entry.model_validate({"do": "without", "teachers": list(self.without)})))
         if keep is not None:
             entries.append(("keep", Entry.model_validate({"do": "keep", "rows": keep})))
+        if self.union:
+            entries.append(("union", Entry.model_validate({"do": "union"})))
         for number, (kind, entry) in enumerate(entries):
-            yield Step(kind, entry, f"knowledge.{name}.{kind}", self._home(home, number, entry))
+            yield Step(kind, entry, f"knowledge.{name}.{kind}", self._home(home, number, entry), number)
 
     @staticmethod
     def _home(home: Path, number: int, entry: Entry) -> Path:
@@ -163,8 +196,8 @@ class Knowledge:
                 if old.is_dir() and old.name not in planned:
                     shutil.rmtree(old)
 
-    def _run(self, step: Step, before: Path | None, stamp: str, limit: int | None) -> str:
-        teachers = self._named(step.entry)
+    def _run(self, step: Step, before: Path | None, stamp: str, limit: int | None, carried: Data | None) -> str:
+        teachers = self._asked(step.entry)
         parts: dict[str, Any] = {
             "input": stamp,
             "kind": step.kind,
@@ -175,29 +208,40 @@ class Knowledge:
         parts["sampling"] = [str(self.teachers.ask(name, step.entry.sampling).sampling) for name in teachers]  # type: ignore[attr-defined]
         if step.kind == "seeds" and "path" in step.entry.knobs:
             parts["file"] = file_hash(Path(step.entry.knobs["path"]))
+        if step.kind == "union" and self.pool:
+            parts["pool"] = self.pool.stamp
+        if getattr(step.entry, "drawn", False):
+            parts["rows"] = self.drawn.get(step.number)
         new = fingerprint(parts)
         record = _stamp(step.folder)
         if record is None or record["hash"] != new:
-            record = self._redo(step, before, new, limit, parts["teachers"])
-        self.steps.append({"branch": step.folder.parent.name, "step": step.name, **record})
+            record = self._redo(step, before, new, limit, parts["teachers"], carried)
+        self.steps.append({"branch": self._label(step.folder.parent), "step": step.name, **record})
         return new
 
     def _redo(
-        self, step: Step, before: Path | None, new: str, limit: int | None, teachers: list[Any]
+        self,
+        step: Step,
+        before: Path | None,
+        new: str,
+        limit: int | None,
+        teachers: list[Any],
+        carried: Data | None,
     ) -> dict[str, Any]:
         started = time.monotonic()
         (step.folder / "stamp.json").unlink(missing_ok=True)
         source = Records(before) if before else None
         total = limit if source is None else len(source) * self._samples(step.entry)
         reasons: dict[str, int] = {}
-        title = f"{step.folder.parent.name} {step.name}"
+        title = f"{self._label(step.folder.parent)} {step.name}"
         with Writer(step.folder / "out.jsonl") as out, Writer(step.folder / "lost.jsonl") as lost:
-            for result in self.progress.over(self._results(step, source, limit), title, total):
+            for result in self.progress.over(self._screened(step, source, limit, carried), title, total):
                 if isinstance(result, Lost):
                     lost.write_row(lost_row(result))
                     reasons[result.reason] = reasons.get(result.reason, 0) + 1
                 else:
                     out.write(stamped(result, step.name))
+        screening = self.teachers.watch.taken()
         record = {
             "hash": new,
             "kind": step.kind,
@@ -205,31 +249,47 @@ class Knowledge:
             "knobs": step.entry.knobs,
             "teachers": teachers,
             "samples": self._samples(step.entry),
-            "in": len(source) if source is not None else out.count,
+            "in": len(source) if source is not None else out.count + lost.count,
             "out": out.count,
             "lost": reasons,
+            "screening": screening,
             "seconds": round(time.monotonic() - started, 3),
         }
+        for line in screening_lines({at: found for at, found in screening.items() if found["rules"]}):
+            self.progress.say(f"{title}: {line}")
         write_json(step.folder / "stamp.json", record)
         return record
 
-    def _results(self, step: Step, source: Records | None, limit: int | None) -> Iterable[Result]:
+    def _screened(
+        self, step: Step, source: Records | None, limit: int | None, carried: Data | None
+    ) -> Iterator[Result]:
+        """What a step gives, looked at before it is stored; a selector passes on what was looked at before it."""
+        for result in self._results(step, source, limit, carried):
+            if isinstance(result, Lost) or step.kind not in ("seeds", "elicit"):
+                yield result
+            else:
+                yield from self.teachers.watch.coming(result)
+
+    def _results(self, step: Step, source: Records | None, limit: int | None, carried: Data | None) -> Iterable[Result]:
         if step.kind == "keep":
             assert source is not None
             return _first(source, step.entry.knobs["rows"])
-        if step.kind == "without":
+        if step.kind == "union":
             assert source is not None
-            return _without(source, step)
+            return _joined(Records(self.pool.path) if self.pool else (), source)
         function = self.bound(step.kind, step.entry, step.where)
         if step.kind == "seeds":
-            return islice(function(), limit)
+            if carried is None:
+                return islice(function(), limit)
+            # a trial's limit is for the seeds; `keep` takes more of both
+            seeds = [] if self.last is carried else islice(function(), self.limit)
+            return islice(chain(seeds, Records(carried.path)), limit if limit != self.limit else None)
         assert source is not None
         if step.kind == "elicit":
             assert isinstance(step.entry, ElicitEntry)
             return self._elicited(function, step.entry, source, step.where)
         if getattr(step.entry, "drawn", False):
-            kept = sum(reason is None for _, reason in function(source))
-            return _random(source, kept, self.recipe.seed)
+            return _random(source, self.drawn[step.number], self.recipe.seed)
         return (record if reason is None else Lost(record.id, reason) for record, reason in function(source))
 
     def _elicited(
@@ -240,17 +300,21 @@ class Knowledge:
             yield from function(source)
             return
         for name in names:
-            teacher = self.teachers.ask(name, entry.sampling)
-            yield from function(_routed(source, names, name, entry.route, where), teacher)
+            mine = _routed(source, names, name, entry.route, where)
+            if name in self.without:
+                yield from (Lost(record.id, "without_teacher") for record in mine)
+            else:
+                yield from function(mine, self.teachers.ask(name, entry.sampling))
 
     def bound(self, kind: str, entry: Entry, where: str) -> partial[Any]:
         """The function of an entry with its knobs, nested functions among them already bound to theirs."""
         path, name = locate(kind, entry.do, folder=self.folder, where=where)
         declared = read_signature(path, name, entry.do).annotations
-        knobs = {key: self._knob(key, value, declared.get(key, ""), where) for key, value in entry.knobs.items()}
+        knobs = {key: self.knob(key, value, declared.get(key, ""), where) for key, value in entry.knobs.items()}
         return partial(load(kind, entry.do, folder=self.folder, where=where), **knobs)
 
-    def _knob(self, key: str, value: Any, annotation: str, where: str) -> Any:
+    def knob(self, key: str, value: Any, annotation: str, where: str) -> Any:
+        """A knob's value: functions that it names are bound to their own knobs, and paths are paths."""
         inner = [self.bound(nested_kind(key), entry, at) for at, entry in nested(key, value, where)]
         if inner:
             return inner if isinstance(value, list) else inner[0]
@@ -260,12 +324,15 @@ class Knowledge:
         names = getattr(entry, "teacher", None)
         return [names] if isinstance(names, str) else list(names or [])
 
+    def _asked(self, entry: Entry) -> list[str]:
+        return [name for name in self._named(entry) if name not in self.without]
+
     def _samples(self, entry: Entry) -> int:
-        names = self._named(entry)
+        names = self._asked(entry)
         return max((self.teachers.ask(name, entry.sampling).sampling.n for name in names), default=1)  # type: ignore[attr-defined]
 
     def _code(self, step: Step) -> list[str]:
-        if step.kind in ("keep", "without"):
+        if step.kind in ("keep", "union"):
             return []
         entries = [(step.kind, step.entry)]
         for key, value in step.entry.knobs.items():
@@ -275,7 +342,7 @@ class Knowledge:
         return [file_hash(path.parent if _shipped(path) else path) for path in paths]
 
     def _losses(self, home: Path) -> str:
-        steps = [each for each in self.steps if each["branch"] == home.name and each["lost"]]
+        steps = [each for each in self.steps if each["branch"] == self._label(home) and each["lost"]]
         told = [
             f"{each['step']} lost {', '.join(f'{n} {reason}' for reason, n in each['lost'].items())}" for each in steps
         ]
@@ -310,6 +377,16 @@ def _first(source: Records, rows: int) -> Iterator[Result]:
         yield record if number < rows else Lost(record.id, "beyond_keep")
 
 
+def _joined(pool: Iterable[Record], source: Records) -> Iterator[Result]:
+    """The pool of earlier rounds and what this round adds to it; a row that is in it already is not added twice."""
+    held: set[str] = set()
+    for record in pool:
+        held.add(record.id)
+        yield record
+    for record in source:
+        yield Lost(record.id, "in_pool") if record.id in held else record
+
+
 def _random(source: Records, rows: int, seed: int) -> Iterator[Result]:
     """As many rows as a selector kept, drawn by chance: what its choice is to be compared with."""
     import numpy as np
@@ -317,17 +394,6 @@ def _random(source: Records, rows: int, seed: int) -> Iterator[Result]:
     drawn = set(np.random.default_rng(seed).permutation(len(source))[:rows].tolist())
     for number, record in enumerate(source):
         yield record if number in drawn else Lost(record.id, "not_drawn")
-
-
-def _without(source: Records, step: Step) -> Iterator[Result]:
-    """The rows that none of the named teachers made or had a part in, by their whole ancestry."""
-    from stillhouse.compliance.lineage import touched
-
-    named = set(step.entry.knobs["teachers"])
-    earlier = sorted(path for path in step.folder.parent.glob("*/out.jsonl") if path.parent.name < step.name)
-    gone = touched(earlier, named)
-    for record in source:
-        yield Lost(record.id, "without_teacher") if record.id in gone else record
 
 
 def _stamp(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The students of a run: each arm trained once per repeat, in `students/<arm>/<seed>/` (Eq. 2).
+"""The students of a run: each arm trained once per repeat, in `students/<arm>/<seed>/[round-K/]` (Eq. 2).
 
 A repeat gives every arm the same start, the same seed and so the same order of rows: arms are compared in pairs.
 """
@@ -14,38 +14,38 @@ from typing import Any
 
 from stillhouse.check import REFERENCE
 from stillhouse.errors import RecipeError
+from stillhouse.phases import OBJECTIVES, Parts, asked_in
 from stillhouse.progress import Progress
 from stillhouse.recipe import Phase, Recipe, fingerprint
-from stillhouse.resolve import PACKAGE, load
-from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
+from stillhouse.resolve import PACKAGE
+from stillhouse.steps import Data, Knowledge, Teachers, file_hash, student_path
 from stillhouse.store import Records, dump_line, read_json, read_stamp, write_json
 
 _TRAINING_CODE = ("train", "objectives", "kernels", "render.py", "generate.py")
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """The last file of a branch and the stamp it was made under."""
-
-    path: Path
-    stamp: str
-
-
 @dataclass(slots=True)
 class Students:
-    """Trains the arms of a run. `branches[arm][name]` is the data that an arm's branch of that name ended with."""
+    """Trains the arms of a run. `branches[arm][name]` is the data that an arm's branch of that name ended with.
+
+    In rounds, `round` counts from 1 and `before` is the student that the round before left.
+    """
 
     run: Path
     folder: Path
     progress: Progress
     branches: Mapping[str, Mapping[str, Data]]
+    round: int = 0
+    before: Data | None = None
 
     def train(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> dict[str, Any]:
         """Trains one student, or finds it trained. Returns its stamp: hash, seconds, tokens, where it lies."""
         home = self.run / "students" / arm / str(seed)
+        home = home / f"round-{self.round}" if self.round else home
         new = self._hash(arm, recipe, seed, teachers)
-        stamp = home / "stamp.json"
-        if (found := read_stamp(stamp)) is not None and found["hash"] == new:
+        # a later round asks this student: the seconds in its stamp are no part of what it is
+        stamp = home.with_name(f"{home.name}.stamp.json") if self.round else home / "stamp.json"
+        if (found := read_stamp(stamp)) is not None and found["hash"] == new and home.is_dir():
             shutil.rmtree(home / "phases", ignore_errors=True)  # left where a kill came after the stamp
             return found
         self._make_room(home, new)
@@ -69,12 +69,13 @@ class Students:
         assert recipe.student is not None
         read = {entry.on for phase in recipe.train for entry in phase.objectives} - {"rollouts"}
         read |= {phase.rollouts.on for phase in recipe.train if phase.rollouts}
-        online = {name for phase in recipe.train for entry in phase.objectives for name in entry.teachers} - {REFERENCE}
+        online = {name for phase in recipe.train for name in asked_in(phase)} - {REFERENCE}
         model = student_path(recipe.student.model)
         parts = {
             "data": {name: self.branches[arm][name].stamp for name in sorted(read)},
             "student": recipe.student.model_dump(),
             "start": file_hash(Path(model)) if Path(model).is_dir() else model,
+            **({"before": self.before.stamp} if self.before else {}),
             "train": [phase.model_dump() for phase in recipe.train],
             "teachers": [teachers.describe(name) for name in sorted(online)],
             "seed": seed,
@@ -101,9 +102,12 @@ class Students:
         done = place / "done.json"
         if done.is_file():
             return read_json(done)
-        previous = home / "phases" / str(number - 1) / "student"
-        start = str(previous) if number and phase.init == "previous" else student_path(recipe.student.model)  # type: ignore[union-attr]
-        student, trained = self._fit(arm, recipe, seed, phase, teachers, start, place)
+        base = student_path(recipe.student.model)  # type: ignore[union-attr]
+        first = str(self.before.path) if self.before else base
+        previous = str(home / "phases" / str(number - 1) / "student") if number else first
+        start = previous if phase.init == "previous" else base
+        earlier = place.with_name(str(number - 1)) if number and phase.init == "previous" else None
+        student, trained = self._fit(arm, recipe, seed, phase, teachers, start, place, earlier)
         last = number == len(recipe.train) - 1
         save_student(student, home if last else place / "student")
         record = {
@@ -113,74 +117,54 @@ class Students:
             "seconds": round(trained.seconds, 3),
             "left_out": dict(Counter(lost.reason for lost in trained.left_out)),
             "final_loss": trained.history[-1]["loss"] if trained.history else None,
+            **({"coverage": trained.coverage} if trained.coverage else {}),
         }
-        self._log(arm, seed, number, trained.history)
+        self._log(arm, seed, max(self.round - 1, 0) * len(recipe.train) + number, trained.history)
         write_json(done, record)
         return record
 
     def _fit(
-        self, arm: str, recipe: Recipe, seed: int, phase: Phase, teachers: Teachers, start: str, place: Path
+        self,
+        arm: str,
+        recipe: Recipe,
+        seed: int,
+        phase: Phase,
+        teachers: Teachers,
+        start: str,
+        place: Path,
+        earlier: Path | None,
     ) -> Any:
+        import torch
+
         from stillhouse.train.student import load_student
         from stillhouse.train.trainer import train
 
         assert recipe.student is not None
-        student = load_student(
-            start, kind=recipe.student.kind, lora=recipe.student.lora, dtype=recipe.student.dtype, seed=seed
-        )
+        told = recipe.student
+        student = load_student(start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=seed)
+        knowledge = Knowledge(recipe, self.folder, self.run, teachers, self.progress)
+        parts = Parts(phase, recipe, self.folder, knowledge, teachers, seed, earlier)
         names = {entry.on for entry in phase.objectives if entry.on != "rollouts"}
         names |= {phase.rollouts.on} if phase.rollouts else set()
-        data = {name: Records(self.branches[arm][name].path) for name in sorted(names)}
-        online = {name for entry in phase.objectives for name in entry.teachers} - {REFERENCE}
         steps = phase.args.get("max_steps")
         with self.progress.task(f"train {arm}/{seed}", int(steps) if steps else None) as task:
             trained = train(
                 student,
-                [self._term(entry, recipe) for entry in phase.objectives],
-                data,
-                teachers={name: teachers.backend(name) for name in sorted(online)},
+                parts.terms(student),
+                {name: Records(self.branches[arm][name].path) for name in sorted(names)},
+                teachers={name: teachers.backend(name) for name in sorted(parts.named())},
                 arguments=phase.args,
                 out=place / "checkpoints",
                 seed=seed,
-                rollouts=self._rollouts(phase, recipe),
-                reference=self._reference(phase, recipe, start),
+                rollouts=parts.rollouts(),
+                reference=parts.reference(start),
                 packing=phase.packing,
                 max_length=phase.max_length,
                 on_progress=lambda row: task.advance(row["step"] - task.done, note=f"loss {row['loss']:.4f}"),
             )
+        if trained.objectives:
+            torch.save(trained.objectives, place / OBJECTIVES)
         return student, trained
-
-    def _rollouts(self, phase: Phase, recipe: Recipe) -> Any:
-        from stillhouse.train.rollout import Rollouts
-
-        if phase.rollouts is None:
-            return None
-        told = phase.rollouts.model_dump()
-        if phase.rollouts.reward:
-            knobs = Knowledge(recipe, self.folder, self.run, None, self.progress)  # type: ignore[arg-type]
-            told["reward"] = knobs._knob("reward", phase.rollouts.reward, "", "train.rollouts")
-        return Rollouts(**told)
-
-    @staticmethod
-    def _reference(phase: Phase, recipe: Recipe, start: str) -> Any:
-        """The base student, where a later phase is to be held against it and not against what the phase starts from."""
-        from stillhouse.train.student import load_student
-
-        assert recipe.student is not None
-        base = student_path(recipe.student.model)
-        if phase.reference != "base" or start == base:
-            return None
-        return load_student(base, kind=recipe.student.kind, dtype=recipe.student.dtype).model
-
-    def _term(self, entry: Any, recipe: Recipe) -> Any:
-        from stillhouse.train.trainer import Term
-
-        knobs = Knowledge(recipe, self.folder, self.run, None, self.progress)  # type: ignore[arg-type]
-        objective = load("objectives", entry.do, folder=self.folder, where="train.objectives")
-        bound = {key: knobs._knob(key, value, "", "train.objectives") for key, value in entry.knobs.items()}
-        return Term(
-            entry.do, objective, entry.on, entry.weight, bound, entry.teacher, entry.weight_column, entry.layers
-        )
 
     def _log(self, arm: str, seed: int, phase: int, rows: list[dict[str, Any]]) -> None:
         """Adds a phase's rows to `metrics.jsonl`; what an earlier attempt at the same phase wrote is replaced."""

@@ -1,22 +1,28 @@
-"""The terms of a recipe at its three gates: before anything is spent, before training, and on the student's card.
+"""The terms of a recipe at its three gates: before anything is spent, before training, before a student is handed out.
 
 What the terms say lies in `compliance/`; this file only tells it what a recipe and its rows are made of.
 """
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import STUDENT
-from stillhouse.compliance.cards import data_card_section, model_card_fields, model_card_section
+from stillhouse.check import BASE_STUDENT, STUDENT
+from stillhouse.compliance.acknowledge import Acknowledgment
+from stillhouse.compliance.decision import Decision
 from stillhouse.compliance.explain import lines
-from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows, enforce, registry_for
-from stillhouse.compliance.lineage import rows_by_teachers, teachers_of_rows
-from stillhouse.compliance.notices import notice_files
+from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows, enforce, may_be_sent, registry_for
+from stillhouse.compliance.lineage import branch_steps, teachers_of_rows
+from stillhouse.compliance.plan import Plan, restored
 from stillhouse.compliance.recipe_plan import card_licence, plan_of
+from stillhouse.compliance.registry import Registry
+from stillhouse.compliance.screening import as_use, merged
+from stillhouse.compliance.watch import Watch, texts_of
+from stillhouse.errors import RecipeError, TermsUnknown
 from stillhouse.recipe import EvaluateEntry, Loaded, Recipe, TeacherEntry
-from stillhouse.store import read_json
+from stillhouse.store import read_json, read_jsonl, read_stamp, write_json
 
 # ways in which a teacher is used, from the one that takes least to the one that takes most
 _METHODS = ("evaluate_only", "judge_or_reward", "logits", "train_on_outputs")
@@ -24,82 +30,128 @@ _METHODS = ("evaluate_only", "judge_or_reward", "logits", "train_on_outputs")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The plan that the terms are asked about, and what they are judged with."""
+    """The plan that the terms are asked about, and what it is judged with. `others`: the same with the students of arms
+    that start from other weights.
+    """
 
-    plan: Any
-    registry: Any
-    acknowledgments: tuple[Any, ...]
+    plan: Plan
+    registry: Registry
+    acknowledgments: tuple[Acknowledgment, ...] = ()
+    others: tuple[Plan, ...] = ()
 
     def before_spending(self) -> dict[str, Any]:
         """What the manifest keeps. Raises `TermsRefused` or `TermsUnknown` with the ways on."""
+        for plan in self.others:
+            enforce(decide(plan, registry=self.registry, acknowledgments=self.acknowledgments), self.registry)
         decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments)
         enforce(decision, self.registry)
         told = lines(decision, self.registry)
         return {"plan": self.plan.as_dict(), "verdict": decision.verdict, "decision": decision.as_dict(), "lines": told}
 
-    def before_training(self, run: Path) -> None:
-        """The same question about the rows that are there, whatever the recipe says now."""
-        names = teachers_of_rows(run) - {STUDENT}
-        enforce(
-            decide_rows(
-                self.plan,
-                names,
-                registry=self.registry,
-                acknowledgments=self.acknowledgments,
-                planned=self.plan.use.model_dump(),
-            ),
-            self.registry,
+    def before_training(self, run: Path) -> dict[str, Any]:
+        """The same question about the rows that are there, whatever the recipe says now. Gives the screening by point."""
+        names = teachers_of_rows(run) - {STUDENT, BASE_STUDENT}
+        found = screened(run) | Watch().over("pretrain", texts_that_train(run))
+        for plan in (*self.others, self.plan):
+            decision = decide_rows(
+                plan, names, registry=self.registry, acknowledgments=self.acknowledgments, screening=as_use(found)
+            )
+            enforce(decision, self.registry)
+        return found
+
+    def before_handing_out(self, screening: Mapping[str, Any]) -> Decision:
+        """The decision of the publish gate, not enforced."""
+        return decide(
+            self.plan,
+            registry=self.registry,
+            acknowledgments=self.acknowledgments,
+            gate="publish",
+            screening=as_use(screening),
         )
 
-    def on_the_card(self, run: Path) -> dict[str, Any]:
-        """The cards' sections and front matter, and the files that go with the student, by name."""
-        decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments, gate="publish")
-        rows, human = self._rows(run)
-        return {
-            "fields": model_card_fields(decision, self.plan, rows=rows),
-            "model_card": model_card_section(decision, self.plan, self.registry, rows=rows),
-            "data_card": data_card_section(decision, self.plan, self.registry, rows=rows, human_rows=human),
-            "files": notice_files(decision, self.registry),
-        }
 
-    def _rows(self, run: Path) -> tuple[dict[str, int], int]:
-        """Rows at the end of all branches by the model behind them, and those with no teacher behind them."""
-        rows: dict[str, int] = {}
-        human = 0
-        for counts in rows_by_teachers(run).values():
-            for names, count in counts.items():
-                human += 0 if names else count
-                for name in names:
-                    for teacher in self.plan.by_name.get(name, ()):
-                        rows[teacher.model] = rows.get(teacher.model, 0) + count
-        return rows, human
+def keep_terms(loaded: Loaded, run: Path) -> None:
+    """Copies what the gates were judged with beside the recipe into `terms/` of the run, for the gate of publication."""
+    home = run / "terms"
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "terms.d").mkdir(parents=True)
+    for path in (loaded.folder / "terms.d").glob("*.yaml"):
+        shutil.copy2(path, home / "terms.d")
+    if (loaded.folder / "allowed_signers").is_file():
+        shutil.copy2(loaded.folder / "allowed_signers", home)
+    for number, entry in enumerate(loaded.recipe.acknowledgments):
+        kept = home / f"acknowledgment-{number}.json"
+        if isinstance(entry, str):
+            shutil.copy2(loaded.folder / entry, kept)
+            signature = loaded.folder / f"{entry}.sig"
+            shutil.copy2(signature, f"{kept}.sig") if signature.is_file() else None
+        else:
+            write_json(kept, entry)
+
+
+def kept_terms(run: Path) -> Terms:
+    """The plan of a run's manifest, with the registry of today and the records and acknowledgments kept in the run.
+
+    Raises TermsUnknown where they cannot be asked.
+    """
+    home, plan = run / "terms", (read_json(run / "manifest.json").get("terms") or {}).get("plan")
+    if plan is None:
+        raise TermsUnknown(f"{run}: the manifest holds no plan to judge; run the recipe again")
+    try:
+        registry = registry_for(home)
+        signed = acknowledgments_of([path.name for path in sorted(home.glob("acknowledgment-*.json"))], home)
+        return Terms(restored(plan, f"{run}/manifest.json"), registry, signed)
+    except RecipeError as error:
+        raise TermsUnknown(str(error)) from error
+
+
+def screened(run: Path) -> dict[str, dict[str, Any]]:
+    """What screening found so far, by point: added up over the stamps of steps and evaluations."""
+    stamps = [*(run / "knowledge").rglob("stamp.json"), *(run / "evaluate").rglob("*.stamp.json")]
+    return merged((read_stamp(path) or {}).get("screening", {}) for path in sorted(stamps))
+
+
+def texts_that_train(run: Path) -> Iterator[str]:
+    """Every text of the rows that branches end with."""
+    for files in branch_steps(run).values():
+        for _, row in read_jsonl(files[-1]):
+            yield from texts_of(row)
 
 
 def terms_of(loaded: Loaded, *, without: Sequence[str] = ()) -> Terms:
     """One plan for all arms: every teacher, source of seeds and student that any of them names.
 
-    A teacher in `without` drops out: none of its rows is trained on.
+    A teacher in `without` is not asked for anything that trains; it stays only where an evaluation holds against it.
     """
-    registry = registry_for(loaded.folder)
+    try:
+        registry = registry_for(loaded.folder)
+    except RecipeError as error:  # a gate that cannot ask has not been told yes
+        raise TermsUnknown(str(error)) from error
     recipes = list(loaded.arms().values())
     teachers = {
-        (name, str(entry)): _teacher(name, entry, recipes)
+        (name, str(entry)): _teacher(name, entry, () if name in without else recipes)
         for each in recipes
         for name, entry in each.teachers.items()
-        if name not in without
+        if name not in without or any(name == entry.teacher for entry in each.evaluate)
     }
     seeds = {str(b.seeds): _seeds(b.seeds) for each in recipes for b in each.knowledge.values()}
     seeds |= {str(e): _held_out(e) for each in recipes for e in each.evaluate if e.knobs.get("path")}
     first = loaded.recipe
-    plan = plan_of(
-        use=first.use.model_dump(exclude_unset=True) if first.use else None,
-        teachers=list(teachers.values()),
-        seeds=list(seeds.values()),
-        student=_student(first),
-        registry=registry,
-        folder=loaded.folder,
+    students = [_student(first), *(student for each in recipes if (student := _student(each)) != _student(first))]
+    plan, *others = (
+        plan_of(
+            use=first.use.model_dump(exclude_unset=True) if first.use else None,
+            teachers=list(teachers.values()),
+            seeds=list(seeds.values()),
+            student=student,
+            registry=registry,
+            folder=loaded.folder,
+        )
+        for student in students
     )
-    return Terms(plan, registry, acknowledgments_of(first.acknowledgments, loaded.folder))
+    if first.screening.egress == "send":
+        may_be_sent(plan, registry)
+    return Terms(plan, registry, acknowledgments_of(first.acknowledgments, loaded.folder), tuple(others))
 
 
 def _teacher(name: str, entry: TeacherEntry, recipes: Sequence[Recipe]) -> dict[str, Any]:

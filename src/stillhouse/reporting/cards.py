@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.compliance.recipe_plan import POCKET
+from stillhouse.papers import sha256
 from stillhouse.reporting import tables
 from stillhouse.reporting.reading import Arm, Branch, RunFacts, branches_of
 from stillhouse.reporting.verdict import headline, role_of, scale_of
@@ -61,6 +62,8 @@ def model_card(facts: RunFacts) -> str:
         **_base(facts),
         **({"datasets": found} if (found := _hub_seeds(facts)) else {}),
     } | facts.card.get("fields", {})  # fmt: skip
+    if "distillation" in fields:
+        fields["distillation"] = {**fields["distillation"], "manifest_sha256": sha256(facts.path / "manifest.json")}
     fields = _publishable(fields)
     results = list(_results(facts))
     if results:
@@ -275,9 +278,9 @@ def _trained(facts: RunFacts) -> str:
 
 
 def _read_by(branch: Branch, arm: Arm) -> bool:
-    """A branch that an arm words differently lies in a folder of its own, `<branch>@<arm>`."""
-    name, _, owner = branch.steps[0]["branch"].partition("@")
-    return name in arm.reads and owner in ("", arm.name)
+    """A branch that an arm words differently lies in a folder of its own, `<branch>@<arm>`; with rounds `<branch>@<arm>.<seed>`."""
+    name, _, owner = branch.steps[0]["branch"].partition("/")[0].partition("@")
+    return name in arm.reads and (owner in ("", arm.name) or owner.rpartition(".")[0] == arm.name)
 
 
 def _unchecked(facts: RunFacts) -> str:

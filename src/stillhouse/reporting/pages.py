@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from stillhouse.compliance.watch import screening_lines
+from stillhouse.papers import BOM, SUMMARY
 from stillhouse.reporting import plots, tables
 from stillhouse.reporting.reading import (
     BASE,
@@ -23,6 +25,7 @@ from stillhouse.reporting.verdict import TEACHER, Contrast, Scale, contrast, hea
 __all__ = ["render_report", "write_page"]
 
 _MOST_CHARS = 700  # of one answer or question
+_PAPERS = ("README.md", "LICENSE", "NOTICE", "THIRD_PARTY_TERMS.md", "USE_RESTRICTIONS.md", BOM, SUMMARY)
 _MOST_ROWS = 200  # of one table
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _ROLES = {"base": "untaught base", "control": "control", "taught": "taught", "teacher": "teacher"}
@@ -78,6 +81,9 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "taught": list(_taught(facts)),
         "terms": _terms(facts),
         "declared": list(_declared(facts)),
+        "screening": list(screening_lines(facts.manifest.get("screening") or {})),
+        "papers": list(_papers(facts.path)),
+        "rounds": facts.manifest.get("rounds") or [],
         "flows": [(branch, plots.flow(branch)) for branch in branches],
         "tasks": [_task(facts, task) for task in (facts.scores or {}).get("tasks", [])],
         "curves": list(_curves(facts)),
@@ -134,6 +140,14 @@ def _declared(facts: RunFacts) -> Iterator[tuple[str, str]]:
         yield f"seeds of {name}", _plain(branch.seeds.terms) if branch.seeds.terms else own
     if facts.recipe.student is not None and facts.recipe.student.terms:
         yield f"student {facts.recipe.student.model}", _plain(facts.recipe.student.terms)
+
+
+def _papers(run: Path) -> Iterator[str]:
+    """The files that go with the student, or with the data where there is no student."""
+    for home in ("student", "knowledge"):
+        yield from sorted(
+            f"{home}/{path.name}" for path in (run / home).glob("*") if path.name.startswith(_PAPERS) and path.is_file()
+        )
 
 
 def _plain(terms: Mapping[str, Any]) -> str:

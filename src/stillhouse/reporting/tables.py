@@ -102,7 +102,12 @@ def _is_path(who: Mapping[str, Any]) -> bool:
 
 
 def kept_rows(branches: list[Branch]) -> int:
-    return sum(branch.kept for branch in branches)
+    """Rows to be trained on: a pool holds those of the rounds before it."""
+    last = {branch.name.partition("/")[0]: branch for branch in branches}
+    pooled = {name for name, branch in last.items() if branch.steps[-1]["kind"] == "union"}
+    return sum(branch.kept for branch in branches if branch.name.partition("/")[0] not in pooled) + sum(
+        last[name].kept for name in pooled
+    )
 
 
 def stages(facts: RunFacts) -> Iterator[tuple[str, float]]:
