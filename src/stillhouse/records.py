@@ -75,6 +75,19 @@ class Example:
     columns: dict[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 
+    def signalled(self, store: str, row: str, *, teacher: str) -> "StoredSignal":
+        """This example with a teacher's signals in a store."""
+        return StoredSignal(
+            content_id("StoredSignal", self.id, store, row, teacher),
+            self.prompt,
+            self.response,
+            self.reference,
+            store,
+            row,
+            self.columns,
+            Origin((self.id,), teacher),
+        )
+
     def believed(
         self,
         *,
@@ -122,6 +135,20 @@ class TopLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredSignal:
+    """A response whose teacher's beliefs lie in a store of signals (Eq. 6): its folder, and the key of the row in it."""
+
+    id: str
+    prompt: Prompt
+    response: str
+    reference: str | None
+    store: str
+    row: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """Two or more responses to one prompt, best first; `scores` where there are any (a preference pair is a ranking of two)."""
 
@@ -131,6 +158,29 @@ class Ranking:
     scores: tuple[float, ...] = ()
     reference: str | None = None
     asked: Prompt = ()
+    columns: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One step of an agent: what it thought, what it did with what, and what the world answered."""
+
+    thought: str
+    action: str
+    argument: str
+    observation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A goal and the acts towards it; `reward` is the environment's, None where none was given."""
+
+    id: str
+    prompt: Prompt
+    acts: tuple[Act, ...]
+    reward: float | None = None
+    reference: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 
@@ -147,7 +197,7 @@ class Lost:
     keys: tuple[str, ...] = ()
 
 
-Record = Seed | Example | TopLogprobs | Ranking
+Record = Seed | Example | TopLogprobs | StoredSignal | Ranking | Trajectory
 
 
 def content_id(*parts: object) -> str:

@@ -8,16 +8,30 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from stillhouse.errors import RecipeError, RunFailed
-from stillhouse.records import Example, Lost, Message, Origin, Ranking, Record, Seed, TopLogprobs
+from stillhouse.records import (
+    Act,
+    Example,
+    Lost,
+    Message,
+    Origin,
+    Ranking,
+    Record,
+    Seed,
+    StoredSignal,
+    TopLogprobs,
+    Trajectory,
+)
 
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Seed, Example, TopLogprobs, Ranking)}
+KINDS: dict[str, type] = {
+    kind.__name__: kind for kind in (Seed, Example, TopLogprobs, StoredSignal, Ranking, Trajectory)
+}
 SHARD_BYTES = 64 * 2**20
 
 
@@ -43,6 +57,8 @@ def from_row(row: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -
         value: Any = row[each.name]
         if each.name in ("prompt", "asked"):
             value = tuple(Message(m["role"], m["content"]) for m in value)
+        elif each.name == "acts":
+            value = tuple(Act(**act) for act in value)
         elif each.name == "origin":
             value = Origin(tuple(value["parents"]), value["teacher"], tuple(value["keys"]), value["step"])
         elif isinstance(value, list):
@@ -243,6 +259,8 @@ def _plain(value: Any) -> Any:
         return {"role": value.role, "content": value.content}
     if isinstance(value, Origin):
         return {"parents": list(value.parents), "teacher": value.teacher, "keys": list(value.keys), "step": value.step}
+    if isinstance(value, Act):
+        return asdict(value)
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return value

@@ -17,9 +17,7 @@ from stillhouse.records import (
     Message,
     Origin,
     Prompt,
-    Ranking,
     Seed,
-    TopLogprobs,
     content_id,
     user,
 )
@@ -109,6 +107,26 @@ def read_each(
             yield item, slot, outcome, value
 
 
+def answered_by(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    prompt_of: Callable[[Seed], Prompt],
+    read: "Callable[[str], str | Unparsed]",
+    learn_under: Callable[[Seed, Outcome], Prompt] = lambda seed, _: seed.prompt,
+) -> Iterator[Example | Lost]:
+    """One example for each answer that could be read, learned under `learn_under`: the seed's own prompt by default."""
+    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, read):
+        if isinstance(value, Lost):
+            yield value
+        else:
+            yield born(replace(seed, prompt=learn_under(seed, outcome)), value, outcome, teacher.name)
+
+
+def as_asked(_: Seed, outcome: Outcome) -> Prompt:
+    """For `answered_by`: the student learns under what the teacher was asked with."""
+    return outcome.request.messages
+
+
 def complete(item: About, slot: int, outcome: Outcome) -> str | Lost:
     """The text of a finished answer, or the slot that was lost with its reason. A cut-off answer is never parsed."""
     result = outcome.result if isinstance(outcome.result, Failure) else usable(outcome.result)
@@ -154,7 +172,7 @@ def as_seed(record: Seed | Example) -> Seed:
     """An example asked about again is a seed with the example as its parent; its old answer stays behind."""
     if isinstance(record, Seed):
         return record
-    if isinstance(record, TopLogprobs | Ranking):
+    if not isinstance(record, Example):
         raise RecipeError(
             f"this elicitor asks about seeds or examples and was given a {type(record).__name__}; "
             "put it before the step that makes those"

@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from stillhouse.elicit.asking import (
     Unparsed,
+    born,
     grown,
+    in_chunks,
     keys_of,
     lost,
     numbered,
@@ -18,49 +20,40 @@ from stillhouse.elicit.asking import (
     sections,
     seeds_of,
 )
+from stillhouse.elicit.curation_prompts import (
+    AUDIENCES,
+    EXERCISE,
+    FOR_DOCUMENT,
+    FROM_CODE,
+    FROM_DOCUMENT,
+    FROM_LABEL,
+    FROM_POINTS,
+    POINTS,
+    QUERY,
+    QUESTIONS,
+    SUBTOPICS,
+    TASKS,
+    TEXTBOOK,
+)
+from stillhouse.elicit.parsing import function_parts
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Seed, content_id, user
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates
 
-__all__ = ["from_code", "from_document", "from_label", "instructions_for", "query", "questions", "subtopics"]
-
-SUBTOPICS = (
-    "List {count} subtopics of the topic below, as a numbered list. Each is a short noun phrase, narrower than the topic; "
-    "none overlap.\n\nTopic: {topic}"
-)
-QUESTIONS = (
-    "Write {count} requests about the topic below that a person might bring to an assistant, as a numbered list. Some ask for "
-    "facts, some for an explanation, some for advice or a piece of writing. Each can be understood alone.\n\nTopic: {topic}"
-)
-FROM_DOCUMENT = (
-    "Read the text. Then write one question that it answers, understandable without the text, and the answer, resting on the "
-    "text alone. Write the question behind [Question] and the answer behind [Answer], each on a line of its own.\n\nText:\n{text}"
-)
-FOR_DOCUMENT = (
-    "Read the text. Write {count} requests, as a numbered list, that a person could make about it: {tasks}. Speak of it as "
-    '"the text". Do not fulfil them.\n\nText:\n{text}'
-)
-FROM_CODE = (
-    "Here are some lines of code, taken from anywhere:\n\n{snippet}\n\nLet them inspire a programming problem; it need not use "
-    "them. Write under [Problem] the problem, complete in itself, so that someone who never saw these lines can solve it, and "
-    "under [Solution] a correct solution with its explanation, the code in one fenced block."
-)
-FROM_LABEL = (
-    "Write one text of the kind described below, as it might really occur. Vary subject, length and tone; do not name the "
-    "kind. Write the text only.\n\nKind: {label}{examples}"
-)
-QUERY = (
-    "Write the query that someone would type into a search engine if the text below were just what they need. Use words of "
-    "your own rather than whole phrases of the text. Write the query only, on one line.\n\nText:\n{text}"
-)
-TASKS = (
-    "to rewrite it for other readers",
-    "to summarise it",
-    "to draw a conclusion from it",
-    "to continue it",
-    "to explain a part of it",
-)
+__all__ = [
+    "exercise",
+    "from_code",
+    "from_document",
+    "from_label",
+    "from_points",
+    "instructions_for",
+    "knowledge_points",
+    "query",
+    "questions",
+    "subtopics",
+    "textbook",
+]
 
 
 def subtopics(seeds: Iterable[Seed | Example], teacher: Generates, *, count: int = 10) -> Iterator[Seed | Lost]:
@@ -246,6 +239,106 @@ def query(seeds: Iterable[Seed | Example], teacher: Generates, *, min_words: int
             yield Lost(seed.id, reason, slot=slot, detail=line[:80], keys=keys_of(outcome))
         else:
             yield seed.answered(line, asked=outcome.request.messages, teacher=teacher.name, keys=keys_of(outcome))
+
+
+def textbook(
+    seeds: Iterable[Seed | Example], teacher: Generates, *, audiences: Sequence[str] = AUDIENCES, min_words: int = 50
+) -> Iterator[Example | Lost]:
+    """A section of a textbook on each topic, for an audience drawn by the topic's id; learned as plain text, without a prompt.
+
+    Topic and audience stand in columns of these names. Lost: "too_short" below `min_words`. Every token is learned. Source:
+    R11 (phi: random topic and audience keep the texts apart).
+    """
+    if not audiences:
+        raise RecipeError("curation.textbook: audiences is empty; write at least one")
+
+    def reader(one: Seed) -> str:
+        return audiences[int(content_id(one.id), 16) % len(audiences)]
+
+    def prompt_of(one: Seed) -> Prompt:
+        return user(TEXTBOOK.format(audience=reader(one), topic=_path(one)))
+
+    for one, slot, outcome, text in read_each(seeds_of(seeds), teacher, prompt_of, str.strip):
+        if isinstance(text, Lost):
+            yield text
+        elif len(words(text)) < min_words:
+            yield Lost(one.id, "too_short", slot=slot, keys=keys_of(outcome))
+        else:
+            learner = replace(one, prompt=(), columns={**one.columns, "topic": _path(one), "audience": reader(one)})
+            yield born(learner, text, outcome, teacher.name)
+
+
+def exercise(seeds: Iterable[Seed | Example], teacher: Generates) -> Iterator[Example | Lost]:
+    """A Python function from the words of each seed: signature and docstring are the prompt, the body is what is learned.
+
+    The answer must be one fenced block that parses and holds a function with a docstring and a body behind it. Quarantined:
+    "no_program", "several_programs", "not_python", "no_docstring", "no_body". The column `name` is the function's. Source:
+    R11 (phi's exercises from function names; run its tests with `code.passes` where there are any).
+    """
+
+    def prompt_of(one: Seed) -> Prompt:
+        return user(EXERCISE.format(words=_text(one)))
+
+    for one, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, function_parts):
+        if isinstance(value, Lost):
+            yield value
+            continue
+        made = grown([one], value.head, outcome, teacher.name, name=value.name)
+        yield _paired(made, value.body, outcome.request.messages)
+
+
+def knowledge_points(seeds: Iterable[Seed | Example], teacher: Generates, *, count: int = 5) -> Iterator[Seed | Lost]:
+    """The points of knowledge behind each problem or text, each once: meta-information for `from_points`.
+
+    Points are told apart by their words; one that came before, from any seed, is lost as "repeated". Held: the points.
+    Sources: R09 (meta-information), 3.3 (knowledge points).
+    """
+
+    def prompt_of(seed: Seed) -> Prompt:
+        return user(POINTS.format(count=count, text=_text(seed)))
+
+    seen: set[tuple[str, ...]] = set()
+    for seed, slot, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, numbered):
+        if isinstance(value, Lost):
+            yield value
+            continue
+        for item in value[:count]:
+            name = tuple(words(item))
+            if name in seen:
+                yield Lost(seed.id, "repeated", slot=slot, detail=item[:80], keys=keys_of(outcome))
+                continue
+            seen.add(name)
+            yield grown([seed], item.rstrip("."), outcome, teacher.name, topic=item.rstrip("."))
+
+
+def from_points(
+    seeds: Iterable[Seed | Example], teacher: Generates, *, points: int = 2, seed: int = 0
+) -> Iterator[Seed | Lost]:
+    """One problem for each point of knowledge that needs it and `points` - 1 others, drawn among 64 neighbours.
+
+    Every point is first in one problem, so that none is left out; the column `points` names them. With fewer points than
+    needed a seed is lost as "no_partner". Answers are `labeling.reason`'s. Source: 3.3, SK12 (key points combined).
+    """
+    if points < 1:
+        raise RecipeError(f"curation.from_points: points is {points}; write 1 or more")
+    draw = random.Random(seed)
+    for chunk in in_chunks(seeds_of(seeds)):
+        if len(chunk) < points:
+            yield from (Lost(one.id, "no_partner") for one in chunk)
+            continue
+        together = {
+            one.id: [one, *draw.sample([other for other in chunk if other is not one], points - 1)] for one in chunk
+        }
+
+        def prompt_of(one: Seed, together: dict[str, list[Seed]] = together) -> Prompt:
+            return user(FROM_POINTS.format(points="\n".join(f"- {_text(each)}" for each in together[one.id])))
+
+        for one, _, outcome, text in read_each(chunk, teacher, prompt_of, str.strip):
+            if isinstance(text, Lost):
+                yield text
+            else:
+                used = together[one.id]
+                yield grown(used, text, outcome, teacher.name, points=[_text(each) for each in used])
 
 
 def _paired(made: Seed, response: str, asked: Prompt) -> Example:

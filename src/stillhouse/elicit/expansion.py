@@ -17,6 +17,8 @@ from stillhouse.elicit.asking import (
     sections,
     seeds_of,
 )
+from stillhouse.elicit.backwards import ASK_UNKNOWN, KNOWN_ANSWER, masked_numbers, numbers_of, reference_answer
+from stillhouse.elicit.expansion_prompts import FUSE, MORE_TASKS, PARAPHRASE, RESTATE, SAME, WHOLE_TASKS
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import Example, Lost, Origin, Prompt, Seed, content_id, user
 from stillhouse.selection.form import instruction as well_formed
@@ -24,31 +26,7 @@ from stillhouse.selection.novelty import Pool
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates, Outcome, Request
 
-__all__ = ["evolve", "fuse", "one_call", "paraphrase", "self_instruct"]
-
-MORE_TASKS = (
-    "Below is a numbered list of tasks for a language model. Go on with the list: write {count} more tasks, numbered from "
-    "{first}. Let them differ from one another and from those above in subject, in form (questions, orders, requests) and in "
-    "what they ask for. Each must be possible by reading and writing text alone.\n\n{shown}\n"
-)
-WHOLE_TASKS = (
-    "Here are {shown_count} tasks for a language model, each with the text it works on and the right answer.\n\n{shown}\n\n"
-    "Write {count} new ones in the same form: the marks ###, then Task:, Input: and Output: on lines of their own. Vary the "
-    "subject, the wording and the kind of task; write Input: none where the task needs no text; make each Output correct and "
-    "complete."
-)
-PARAPHRASE = (
-    "Write {count} other wordings of the text below, as a numbered list. Each keeps its meaning exactly, all names and numbers "
-    "included; they differ from one another in words and in structure.\n\n{text}"
-)
-FUSE = (
-    "Here are two requests.\n\n[First]\n{first}\n\n[Second]\n{second}\n\nWrite one new request that needs what both need, "
-    "so that a good answer to it must do justice to both, as one natural task and not as two in a row. Write the request only."
-)
-SAME = (
-    "Here are two requests.\n\n[First]\n{first}\n\n[Second]\n{second}\n\nDo they ask for the same thing, with the same demands, "
-    "the same depth and the same breadth? Answer with one word: Equal or Different."
-)
+__all__ = ["backward", "evolve", "fuse", "one_call", "paraphrase", "restated_backward", "self_instruct"]
 
 
 def self_instruct(
@@ -332,3 +310,59 @@ def _text(one: Seed | Example) -> str:
 
 def _answer_of(one: Seed | Example) -> str | None:
     return one.response if isinstance(one, Example) else one.reference
+
+
+def backward(
+    seeds: Iterable[Seed | Example], *, most: int = 1, unknown: str = "x", seed: int = 0
+) -> Iterator[Seed | Lost]:
+    """Problems asked backwards: a number becomes `unknown`, the known answer is told, and the number is asked for. No teacher.
+
+    Up to `most` of a problem's numbers, drawn by its id and `seed`, give a problem each, whose reference is the number. A
+    worked reference ("... #### 18") counts by its final answer. Lost: "no_number", "no_reference". Answers are
+    `labeling.reason`'s, kept by `quality.correct`. Source: R23 (MetaMath's FOBAR).
+    """
+    for one in seeds_of(seeds):
+        answer = reference_answer(one)
+        if answer is None:
+            yield Lost(one.id, "no_reference")
+            continue
+        masked = list(masked_numbers(_text(one), unknown, most, content_id(seed, one.id)))
+        if not masked:
+            yield Lost(one.id, "no_number")
+        for text, number in masked:
+            question = f"{text}\n\n{KNOWN_ANSWER.format(answer=answer, unknown=unknown)}"
+            name = content_id("Seed", one.id, question)
+            yield Seed(name, user(question), number, one.columns, Origin((one.id,), one.origin.teacher))
+
+
+def restated_backward(
+    seeds: Iterable[Seed | Example], teacher: Generates, *, most: int = 1, unknown: str = "x", seed: int = 0
+) -> Iterator[Seed | Lost]:
+    """Problem and answer rewritten as one statement, in which a number is then asked for.
+
+    The teacher writes the statement; a number of it that also stands in the problem becomes `unknown`. Lost: "no_reference",
+    "no_number" (the statement holds none of the problem's numbers), and "answer_missing" where it does not hold the answer.
+    Source: R23 (MetaMath's Self-Verification).
+    """
+
+    def prompt_of(one: Seed) -> Prompt:
+        return user(RESTATE.format(problem=_text(one), answer=reference_answer(one)))
+
+    for chunk in in_chunks(seeds_of(seeds)):
+        known = [one for one in chunk if reference_answer(one) is not None]
+        yield from (Lost(one.id, "no_reference") for one in chunk if reference_answer(one) is None)
+        for one, slot, outcome, text in read_each(known, teacher, prompt_of, str.strip):
+            if isinstance(text, Lost):
+                yield text
+                continue
+            if reference_answer(one) not in numbers_of(text):
+                yield Lost(one.id, "answer_missing", slot=slot, detail=text[-80:], keys=keys_of(outcome))
+                continue
+            salt = content_id(seed, one.id, slot)
+            only = numbers_of(_text(one)) - {reference_answer(one)}
+            masked = list(masked_numbers(text, unknown, most, salt, only=only))
+            if not masked:
+                yield Lost(one.id, "no_number", slot=slot, keys=keys_of(outcome))
+            for statement, number in masked:
+                question = f"{statement} {ASK_UNKNOWN.format(unknown=unknown)}"
+                yield grown([one], question, outcome, teacher.name, reference=number)

@@ -24,8 +24,10 @@ from stillhouse.elicit.asking import (
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
 from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, GENERAL, MEND, OPTION, RANK, RATE
 from stillhouse.elicit.revising import revised
+from stillhouse.elicit.stepwise import IS_RIGHT, step_prompt, steps_of
+from stillhouse.elicit.stepwise import step_verdicts as read_verdicts
 from stillhouse.errors import RecipeError
-from stillhouse.graders import permutation, verdicts
+from stillhouse.graders import Grader, permutation, verdicts
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
 from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Outcome, Scores
@@ -34,6 +36,7 @@ __all__ = [
     "by_teacher",
     "compare",
     "gathered",
+    "graded",
     "hard",
     "minimal_edit",
     "option_logprobs",
@@ -42,6 +45,8 @@ __all__ = [
     "rank",
     "rate",
     "revise",
+    "step_labels",
+    "step_verdicts",
 ]
 
 
@@ -410,3 +415,76 @@ def hard(
                 yield Lost(one.id, "easy", slot=slot, keys=keys_of(outcome, other))
             else:
                 yield _annotated(one, {"gap": difference, "hard": bool(is_hard)}, outcome, teacher.name)
+
+
+def graded(examples: Iterable[Example], *, grader: Grader, column: str = "score") -> Iterator[Example | Lost]:
+    """Each answer with a checker's grade in a column; no teacher is asked.
+
+    What the checker cannot tell is lost as "could_not_tell" with its code behind a colon, never scored. Next: `pairs`,
+    `quality.best`, or a `weight_column`. Sources: 3.5 (executor feedback), R08, R37.
+    """
+    for chunk in in_chunks(examples):
+        grades = grader([one.response for one in chunk], [one.reference for one in chunk])
+        for one, grade in zip(chunk, grades, strict=True):
+            if grade.value is None:
+                yield Lost(one.id, f"could_not_tell:{grade.reason}")
+            else:
+                name = content_id("Example", one.id, column, grade.value)
+                origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+                yield replace(one, id=name, columns={**one.columns, column: grade.value}, origin=origin)
+
+
+def step_labels(
+    examples: Iterable[Example], teacher: Generates, *, show_reference: bool = False
+) -> Iterator[Example | Lost]:
+    """Every step of an answer judged right or wrong.
+
+    Steps are lines, or sentences where there is one line only. Columns: `steps`, `step_labels` (1 or 0), and `score`, the
+    share of steps before the first mistake (1 where there is none). A judge that leaves out or repeats a step is not
+    believed: "verdict_count". Sources: R24 (WizardMath's process reward), 3.5 (b), V-STaR's kin.
+    """
+    for chunk in in_chunks(examples):
+        cut = {one.id: steps_of(one.response) for one in chunk}
+        yield from (Lost(one.id, "no_steps") for one in chunk if not cut[one.id])
+        whole = [one for one in chunk if cut[one.id]]
+
+        def prompt_of(one: Example, cut: dict[str, list[str]] = cut) -> Prompt:
+            return user(step_prompt(one, cut[one.id], show_reference))
+
+        for one, slot, outcome, labels in read_each(whole, teacher, prompt_of, _labels_of):
+            steps = cut[one.id]
+            read = labels if isinstance(labels, Lost) else read_verdicts(labels, len(steps))
+            if isinstance(read, Lost):
+                yield read
+            elif isinstance(read, Unparsed):
+                yield lost(one, slot, outcome, read.reason, read.detail)
+            else:
+                good = read.index(False) if False in read else len(read)
+                columns = {"steps": steps, "step_labels": [int(right) for right in read], "score": good / len(read)}
+                yield _annotated(one, columns, outcome, teacher.name)
+
+
+def _labels_of(text: str) -> str:
+    """How many steps there must be depends on the answer judged, so that reading is done beside it."""
+    return text
+
+
+def step_verdicts(examples: Iterable[Example]) -> Iterator[Example | Lost]:
+    """Labelled steps as a critic's lessons: the solution up to a step, and whether that step is right. No teacher is asked.
+
+    Steps behind the first mistake are left out: whether they are right depends on what is meant. Lost: "no_step_labels".
+    Source: R24 (a process reward model), R21 (V-STaR's verifier).
+    """
+    for one in examples:
+        labels, steps = one.columns.get("step_labels"), one.columns.get("steps")
+        if not labels or not steps:
+            yield Lost(one.id, "no_step_labels")
+            continue
+        last = labels.index(0) + 1 if 0 in labels else len(labels)
+        for number in range(1, last + 1):
+            prompt = user(f"{prompt_text(one.prompt)}\n\n" + "\n".join(steps[:number]) + f"\n\n{IS_RIGHT}")
+            response = "right" if labels[number - 1] else "wrong"
+            columns = {k: v for k, v in one.columns.items() if k not in ("steps", "step_labels")} | {"step": number}
+            name = content_id("Example", one.id, "step", number, response)
+            origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+            yield Example(name, prompt, response, response, one.asked, columns, origin)

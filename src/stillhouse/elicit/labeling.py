@@ -8,9 +8,9 @@ from typing import Literal
 from stillhouse.elicit.asking import (
     Position,
     Unparsed,
-    asked,
+    answered_by,
+    as_asked,
     born,
-    complete,
     instructed,
     lost,
     read_each,
@@ -21,10 +21,11 @@ from stillhouse.elicit.parsing import Rationale, code_block, rationale, turns
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS
-from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, content_id, user
+from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, Trajectory, content_id, user
 from stillhouse.teachers.base import Generates, Outcome
 
 __all__ = [
+    "acts",
     "answer",
     "as_reference",
     "classify",
@@ -77,15 +78,7 @@ def answer(
     student learns under the seed's own prompt, which is context distillation (R43), unless `keep_instruction`. Given
     examples instead of seeds it relabels: same prompts, new teacher (R02). Source: Eq. 3.
     """
-    for seed, slot, outcome in asked(
-        seeds_of(seeds), teacher, lambda seed: instructed(seed.prompt, instruction, position)
-    ):
-        text = complete(seed, slot, outcome)
-        if isinstance(text, Lost):
-            yield text
-            continue
-        learner = replace(seed, prompt=outcome.request.messages) if keep_instruction else seed
-        yield born(learner, text.strip(), outcome, teacher.name)
+    yield from answered_by(seeds, teacher, _with(instruction, position), str.strip, _under(keep_instruction))
 
 
 def reason(
@@ -106,19 +99,12 @@ def reason(
     `instruction: null` asks with the seed alone; `keep_instruction` trains the student under the instruction too.
     Sources: Eq. 3, R20.
     """
-    for seed, slot, outcome in asked(
-        seeds_of(seeds), teacher, lambda seed: instructed(seed.prompt, instruction, position)
-    ):
-        text = complete(seed, slot, outcome)
-        if isinstance(text, Lost):
-            yield text
-            continue
+
+    def read(text: str) -> str | Unparsed:
         parsed = rationale(text, cut=cut, final=final)
-        if isinstance(parsed, Unparsed):
-            yield lost(seed, slot, outcome, parsed.reason, parsed.detail)
-            continue
-        learner = replace(seed, prompt=outcome.request.messages) if keep_instruction else seed
-        yield born(learner, parsed.text, outcome, teacher.name)
+        return parsed if isinstance(parsed, Unparsed) else parsed.text
+
+    yield from answered_by(seeds, teacher, _with(instruction, position), read, _under(keep_instruction))
 
 
 def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterator[Example | Lost]:
@@ -144,6 +130,25 @@ def as_reference(examples: Iterable[Example]) -> Iterator[Seed]:
         yield Seed(name, one.prompt, one.response, one.columns, Origin((one.id,), one.origin.teacher, one.origin.keys))
 
 
+def acts(trajectories: Iterable[Trajectory], *, observed: str = "Observation: ") -> Iterator[Example | Lost]:
+    """One example for each act of a trajectory: the student learns the thought and the action, never what the world answered.
+
+    The prompt is the goal and everything so far, observations as the user's turns behind `observed`; the response is
+    "Thought: ..." and "Action: name[argument]". The columns `act` and `reward` say which one it is and how it ended. No
+    teacher is asked. Source: R50 (loss on thoughts and actions only).
+    """
+    for one in trajectories:
+        told = one.prompt
+        for number, act in enumerate(one.acts, 1):
+            thought = f"Thought: {act.thought}\n" if act.thought else ""
+            response = f"{thought}Action: {act.action}[{act.argument}]"
+            columns = {**one.columns, "act": number, "reward": one.reward}
+            name = content_id("Example", one.id, number, response)
+            origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+            yield Example(name, told, response, one.reference, (), columns, origin)
+            told = (*told, Message("assistant", response), Message("user", f"{observed}{act.observation}"))
+
+
 def program(
     seeds: Iterable[Seed | Example],
     teacher: Generates,
@@ -156,13 +161,7 @@ def program(
     The response is the one fenced block of the teacher's answer; none or several are quarantined ("no_program",
     "several_programs"). Whether it gives the right answer is for `quality.correct` with `code.output`. Source: R22.
     """
-    prompt = _with(instruction, "after")
-    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt, code_block):
-        if isinstance(value, Lost):
-            yield value
-        else:
-            learner = replace(seed, prompt=outcome.request.messages) if keep_instruction else seed
-            yield born(learner, value, outcome, teacher.name)
+    yield from answered_by(seeds, teacher, _with(instruction, "after"), code_block, _under(keep_instruction))
 
 
 def explain(
@@ -179,11 +178,7 @@ def explain(
     def prompt_of(seed: Seed) -> Prompt:
         return instructed(seed.prompt, systems[int(content_id(seed.id), 16) % len(systems)], "system")
 
-    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, str.strip):
-        if isinstance(value, Lost):
-            yield value
-        else:
-            yield born(replace(seed, prompt=outcome.request.messages), value, outcome, teacher.name)
+    yield from answered_by(seeds, teacher, prompt_of, str.strip, as_asked)
 
 
 def strategy(
@@ -207,11 +202,10 @@ def strategy(
             raise RecipeError(f"{where}; {nearest(name, strategies)}")
         return instructed(seed.prompt, strategies[name], "system")
 
-    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, str.strip):
-        if isinstance(value, Lost):
-            yield value
-        else:
-            yield born(replace(seed, prompt=instructed(seed.prompt, generic, "system")), value, outcome, teacher.name)
+    def learn_under(seed: Seed, _: Outcome) -> Prompt:
+        return instructed(seed.prompt, generic, "system")
+
+    yield from answered_by(seeds, teacher, prompt_of, str.strip, learn_under)
 
 
 def rationale_and_label(
@@ -294,12 +288,7 @@ def classify(
         named = names.get(lines[0].strip().strip("\"'").casefold())
         return named if named and len(set(lines)) == 1 else Unparsed("no_class", text[-80:])
 
-    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, read):
-        if isinstance(value, Lost):
-            yield value
-        else:
-            learner = replace(seed, prompt=outcome.request.messages) if keep_codebook else seed
-            yield born(learner, value, outcome, teacher.name)
+    yield from answered_by(seeds, teacher, prompt_of, read, _under(keep_codebook))
 
 
 def transcript(
@@ -353,6 +342,11 @@ def each_turn(seed: Seed, messages: Sequence[Message], outcome: Outcome, teacher
     for i, message in enumerate(messages):
         if message.role == "assistant":
             yield born(replace(seed, prompt=tuple(messages[:i])), message.content, outcome, teacher)
+
+
+def _under(asked_with: bool) -> Callable[[Seed, Outcome], Prompt]:
+    """What the student learns under: the prompt the teacher was asked with, or the seed's own."""
+    return as_asked if asked_with else lambda seed, _: seed.prompt
 
 
 def _with(instruction: str | None, position: Position) -> Callable[[Seed], Prompt]:

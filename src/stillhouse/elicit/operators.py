@@ -18,6 +18,7 @@ METHODS = {
     "reason": "Change it so that an answer needs several steps of reasoning where one was enough.",
     "complicate_input": "Give it something to work on: a small table, a formula, a list of data or a few lines of code.",
     "breadth": "Make a request of the same field and about the same length and difficulty, on something rarer.",
+    "alike": "Make a new request of the same field and the same kind of task, about as long and as hard.",
     "code_constrain": "Add one requirement to the programming task, in about ten words.",
     "code_rarer": "Replace a common requirement of the programming task by a less common, more specific one.",
     "code_steps": "Change the programming task so that solving it needs more steps of reasoning.",

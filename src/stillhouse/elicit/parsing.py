@@ -1,12 +1,13 @@
 """Reads what teachers write: rationales, transcripts, programs. Kept apart from asking, so that stored answers can be re-read."""
 
+import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillhouse.elicit.asking import Unparsed
 from stillhouse.graders.final import MARKERS, balanced, last_marked
-from stillhouse.records import Message
+from stillhouse.records import Act, Message
 
 __all__: list[str] = []
 
@@ -53,6 +54,63 @@ def code_block(text: str) -> str | Unparsed:
     if len(blocks) == 1:
         return str(blocks[0])
     return Unparsed("no_program" if not blocks else "several_programs", text[-80:])
+
+
+def acts(text: str) -> tuple[tuple[Act, ...], float | None] | Unparsed:
+    """Thought, action and observation in turn, and the reward where the last observation states one.
+
+    Actions are `name[argument]`. A thought without an action is joined to the next thought; what stands before the first
+    mark is no act. Ends with an unfinished act ("no_action") or none at all ("no_acts"): unreadable.
+    """
+    parts = re.split(r"^[ \t]*(Thought|Action|Observation)(?:[ \t]+\d+)?[ \t]*:[ \t]*", text, flags=re.M)[1:]
+    found: list[Act] = []
+    thought = ""
+    for mark, body in zip(parts[::2], parts[1::2], strict=True):
+        said = body.strip()
+        if mark == "Thought":
+            thought = f"{thought}\n{said}".strip()
+        elif mark == "Action":
+            called = re.fullmatch(r"(\w+)\s*\[(.*)\]\.?", said, re.S)
+            if called is None:
+                return Unparsed("bad_action", said[:80])
+            found.append(Act(thought, called[1], called[2].strip()))
+            thought = ""
+        elif found:
+            before = found[-1]
+            found[-1] = Act(before.thought, before.action, before.argument, f"{before.observation}\n{said}".strip())
+    if thought or not found:
+        return Unparsed("no_action" if thought else "no_acts", text[-80:])
+    stated = re.search(r"reward\s*=\s*(True|False|-?\d+(?:\.\d+)?)", found[-1].observation)
+    told = {"True": 1.0, "False": 0.0}
+    return tuple(found), (told[stated[1]] if stated[1] in told else float(stated[1])) if stated else None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionParts:
+    """A Python function cut behind its docstring; `body` keeps its indentation."""
+
+    name: str
+    head: str
+    body: str
+
+
+def function_parts(text: str) -> FunctionParts | Unparsed:
+    """The one function of the one fenced block of a text, its docstring told from its body."""
+    block = code_block(text)
+    if isinstance(block, Unparsed):
+        return block
+    source = "\n".join(block.splitlines()[1:-1])
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Unparsed("not_python", source[-80:])
+    found = next((node for node in tree.body if isinstance(node, ast.FunctionDef)), None)
+    if found is None or ast.get_docstring(found) is None:
+        return Unparsed("no_docstring", source[:80])
+    if len(found.body) < 2:
+        return Unparsed("no_body", source[-80:])
+    lines, cut = source.splitlines(), found.body[0].end_lineno or 0
+    return FunctionParts(found.name, "\n".join(lines[:cut]), "\n".join(lines[cut : found.end_lineno]))
 
 
 def turns(text: str, human: str, assistant: str) -> tuple[Message, ...] | Unparsed:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from stillhouse.elicit.asking import (
     Unparsed,
+    answered_by,
     born,
     in_chunks,
     instructed,
@@ -152,8 +153,7 @@ def principled(
             return Unparsed("sections", text[-80:])
         return said.lstrip(" :\n").rstrip() or Unparsed("empty_section")
 
-    for seed, _, outcome, value in read_each(seeds_of(seeds), teacher, prompt_of, read):
-        yield value if isinstance(value, Lost) else born(seed, value, outcome, teacher.name)
+    yield from answered_by(seeds, teacher, prompt_of, read)
 
 
 def self_play(seeds: Iterable[Seed | Example], teacher: Generates) -> Iterator[Ranking | Lost]:

@@ -10,17 +10,17 @@ from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS, last_marked
 from stillhouse.graders.numbers import NotANumberError, read
 from stillhouse.graders.text import normalised
-from stillhouse.records import Example, Record, TopLogprobs
+from stillhouse.records import Example, Prompt, Record, StoredSignal, TopLogprobs, Trajectory
 from stillhouse.selection.texts import Side, grouped, replayed, text_of
 
-__all__ = ["best", "correct", "length", "score", "vote"]
+__all__ = ["best", "correct", "length", "rewarded", "score", "vote"]
 
 _GRADED_AT_ONCE = 256  # graders work on lists; this bounds what is held
 
 
 def correct(
-    records: Iterable[Example | TopLogprobs], *, grader: Grader, at_least: float = 1.0
-) -> Iterator[tuple[Example | TopLogprobs, str | None]]:
+    records: Iterable[Example | TopLogprobs | StoredSignal], *, grader: Grader, at_least: float = 1.0
+) -> Iterator[tuple[Example | TopLogprobs | StoredSignal, str | None]]:
     """Keeps the examples whose response the grader finds right, against the record's reference.
 
     Reasons: "wrong" below `at_least`; "no_reference"; "could_not_tell" with the grader's own code behind a colon.
@@ -34,6 +34,27 @@ def correct(
                 yield record, "no_reference" if record.reference is None else f"could_not_tell:{grade.reason}"
             else:
                 yield record, None if grade.value >= at_least else "wrong"
+
+
+def rewarded(
+    records: Iterable[Trajectory], *, at_least: float = 1.0, per_goal: int | None = None
+) -> Iterator[tuple[Trajectory, str | None]]:
+    """Keeps the trajectories that reached their goal, by the environment's reward.
+
+    `per_goal` is the most for one prompt, so that easy goals do not crowd out hard ones. Reasons: "no_reward", "low_reward",
+    "enough". Source: R50 (FireAct and AgentTuning keep reward 1).
+    """
+    kept: Counter[Prompt] = Counter()
+    for record in records:
+        if record.reward is None:
+            yield record, "no_reward"
+        elif record.reward < at_least:
+            yield record, "low_reward"
+        elif per_goal is not None and kept[record.prompt] >= per_goal:
+            yield record, "enough"
+        else:
+            kept[record.prompt] += 1
+            yield record, None
 
 
 def length(

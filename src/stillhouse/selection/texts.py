@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from stillhouse.records import Example, Prompt, Ranking, Record, Seed
+from stillhouse.records import Example, Prompt, Ranking, Record, Seed, Trajectory
 
 __all__: list[str] = []
 
@@ -22,6 +22,8 @@ def instruction_text(record: Record) -> str:
 def responses(record: Record) -> Sequence[str]:
     if isinstance(record, Ranking):
         return record.responses
+    if isinstance(record, Trajectory):
+        return ("\n".join(f"{act.thought}\n{act.action}[{act.argument}]" for act in record.acts),)
     return () if isinstance(record, Seed) else (record.response,)
 
 
