@@ -12,6 +12,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.records import Seed, user
 from stillhouse.selection.dedup import exact, minhash, rouge, semantic
 from stillhouse.selection.minhash import Index, bands, jaccard, shingles
+from stillhouse.selection.tokens import _WORD, words
 
 DATA = os.environ.get("STILLHOUSE_TEST_DATA")
 
@@ -84,11 +85,11 @@ def test_minhash_finds_planted_near_duplicates_and_drops_nothing_else() -> None:
 
 
 def test_minhash_agrees_with_the_definition_of_jaccard() -> None:
-    a, b = (shingles(text.split(), 3, {}) for text in ("a b c d e f", "a b c d e g"))
+    a, b = (shingles(text.split(), 3) for text in ("a b c d e f", "a b c d e g"))
     assert (len(a), len(b)) == (4, 4)
     assert jaccard(a, b) == pytest.approx(3 / 5)
-    assert len(shingles(["one", "two"], 3, {})) == 1
-    assert len(shingles([], 3, {})) == 0
+    assert len(shingles(["one", "two"], 3)) == 1
+    assert len(shingles([], 3)) == 0
 
 
 def test_bands_reach_the_recall_they_promise() -> None:
@@ -101,11 +102,28 @@ def test_bands_reach_the_recall_they_promise() -> None:
 def test_minhash_index_merges_runs_without_losing_a_key() -> None:
     index, rng = Index(), np.random.default_rng(0)
     keys_NB = rng.integers(0, 2**63, size=(30_000, 8), dtype=np.uint64)
-    for document, keys_B in enumerate(keys_NB):
-        index.add(keys_B, document)
-    for document in range(0, 30_000, 997):
-        assert index.candidates(keys_NB[document]) == {document}
-    assert index.candidates(rng.integers(0, 2**63, size=8, dtype=np.uint64)) == set()
+    for start in range(0, 30_000, 500):
+        part = keys_NB[start : start + 500]
+        index.add(part.ravel(), np.repeat(np.arange(start, start + 500), 8))
+    assert (index.owners(keys_NB) == np.arange(30_000)[:, None]).all()
+    assert (index.owners(rng.integers(0, 2**63, size=(4, 8), dtype=np.uint64)) == -1).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 16])
+def test_minhash_drops_the_same_however_the_stream_is_cut(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of a group is kept, wherever in a batch or across batches its copies stand."""
+    monkeypatch.setattr("stillhouse.selection.dedup._WORDS_AT_ONCE", at_once)
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices([f"w{i}" for i in range(500)], k=30)) for _ in range(20)]
+    stream = [texts[i] for i in rng.choices(range(20), k=200)] + ["", "!!"]
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(stream)]
+    kept = [int(record.id) for record, why in minhash(seeds, on="prompt") if why is None]
+    assert kept == [i for i, text in enumerate(stream) if text in ("", "!!") or stream.index(text) == i]
+
+
+def test_words_of_plain_text_are_found_as_those_of_any_text() -> None:
+    for text in ("It's 3.5 km, AT_LEAST -- ok?", "snake_case x2 A1b", "", "  \n", "C++ & C#"):
+        assert words(text) == _WORD.findall(text.casefold())
 
 
 def test_thresholds_are_checked() -> None:

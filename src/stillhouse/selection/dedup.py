@@ -8,12 +8,12 @@ import numpy as np
 from stillhouse.errors import RecipeError
 from stillhouse.records import Record
 from stillhouse.selection import embedding
-from stillhouse.selection.minhash import Index, Signer, all_shingles, jaccard
+from stillhouse.selection.minhash import NearDuplicates, Shingler
 from stillhouse.selection.novelty import Pool
 from stillhouse.selection.texts import Side, text_of
 from stillhouse.selection.tokens import words
 
-_WORDS_AT_ONCE = 1 << 13
+_WORDS_AT_ONCE = 1 << 16
 
 __all__ = ["exact", "minhash", "rouge", "semantic"]
 
@@ -68,32 +68,17 @@ def minhash(
 
     Candidates come from MinHash bands chosen to find 99 % of pairs at the threshold; each is verified with the true
     Jaccard of its `shingle`-word runs, so nothing below the threshold is ever dropped. Memory per kept record: 12
-    bytes per band and 4 per shingle. Reason: "near_duplicate". Source: R60.
+    bytes per distinct band key and 4 per shingle. Reason: "near_duplicate". Source: R60.
     """
     _between_0_and_1(threshold, "dedup.minhash")
-    signer, index = Signer(threshold, permutations, seed), Index()
-    known: dict[str, int] = {}
-    kept: list[np.ndarray] = []
+    shingler, resembles = Shingler(shingle), NearDuplicates(threshold, permutations, seed)
     for batch in _batches(records, on):
-        shingled = all_shingles([tokens for _, tokens in batch], shingle, known)
-        rows = iter(signer.keys([each for each in shingled if len(each)])) if any(map(len, shingled)) else iter(())
-        for (record, _), shingles_S in zip(batch, shingled, strict=True):
-            if not len(shingles_S):
-                yield record, None
-                continue
-            keys_B = next(rows)
-            candidates = index.candidates(keys_B)
-            own = np.unique(shingles_S)
-            if any(jaccard(own, kept[other]) >= threshold for other in candidates):
-                yield record, "near_duplicate"
-                continue
-            index.add(keys_B, len(kept))
-            kept.append(own)
-            yield record, None
+        for (record, _), near in zip(batch, resembles(shingler([tokens for _, tokens in batch])), strict=True):
+            yield record, "near_duplicate" if near else None
 
 
 def _batches(records: Iterable[Record], on: Side) -> Iterator[list[tuple[Record, list[str]]]]:
-    """Records with their words, so many at a time that their hashes stay within some ten megabytes."""
+    """Records with their words, so many at a time that a batch is looked up at once and held in some megabytes."""
     batch: list[tuple[Record, list[str]]] = []
     held = 0
     for record in records:

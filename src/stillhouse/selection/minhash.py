@@ -1,36 +1,54 @@
-"""MinHash with an index that stays small: sorted arrays of band keys, merged as they grow.
+"""MinHash in batches, with an index that stays small: sorted arrays of band keys, merged as they grow.
 
-Legend: S shingles of a document, P permutations, B bands, R rows of a band.
+Legend: N documents, S shingles of a document, P permutations, B bands, R rows of a band.
 """
 
 import zlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 __all__: list[str] = []
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_SHINGLES_AT_ONCE = 1 << 10  # a megabyte of hashes at 128 permutations
 
 
-def shingles(tokens: Sequence[str], size: int, known: dict[str, int]) -> np.ndarray:
-    """Distinct 32-bit hashes of the runs of `size` words, sorted; a shorter text is one. `known` caches words."""
-    return np.unique(all_shingles([tokens], size, known)[0])
+class _WordHashes(dict[str, int]):
+    """32-bit hashes of words, remembered up to a bound: a vocabulary has no end."""
+
+    def __missing__(self, token: str) -> int:
+        if len(self) >= 1 << 20:
+            self.clear()
+        value = self[token] = zlib.crc32(token.encode("utf-8", "surrogatepass"))
+        return value
 
 
-def all_shingles(documents: Sequence[Sequence[str]], size: int, known: dict[str, int]) -> list[np.ndarray]:
-    """The same for many documents in one pass, repetitions left in."""
-    flat = [_word_hash(token, known) for tokens in documents for token in tokens]
-    mixed = _mixed(np.array(flat, dtype=np.uint64), size)
-    found, start = [], 0
-    for tokens in documents:
-        end = start + len(tokens)
-        if len(tokens) >= size or not tokens:
-            found.append(mixed[start : max(end - size + 1, start)])
-        else:
-            found.append(_mixed(np.array(flat[start:end], dtype=np.uint64), len(tokens)))
-        start = end
-    return found
+def shingles(tokens: Sequence[str], size: int) -> np.ndarray:
+    """Distinct 32-bit hashes of the runs of `size` words, sorted; a shorter text is one."""
+    return np.unique(Shingler(size)([tokens])[0])
+
+
+class Shingler:
+    """The shingles of many documents in one pass, repetitions left in."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._known = size, _WordHashes()
+
+    def __call__(self, documents: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        known, size = self._known, self._size
+        flat = np.array([known[token] for tokens in documents for token in tokens], dtype=np.uint64)
+        mixed = _mixed(flat, size)
+        found, start = [], 0
+        for tokens in documents:
+            end = start + len(tokens)
+            if len(tokens) >= size or not tokens:
+                found.append(mixed[start : max(end - size + 1, start)])
+            else:
+                found.append(_mixed(flat[start:end], len(tokens)))
+            start = end
+        return found
 
 
 def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
@@ -40,13 +58,6 @@ def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
         mixed = (mixed ^ hashes[offset : offset + len(mixed)]) * _MIX
         mixed ^= mixed >> np.uint64(29)
     return (mixed >> np.uint64(32)).astype(np.uint32)
-
-
-def _word_hash(token: str, known: dict[str, int]) -> int:
-    value = known.get(token)
-    if value is None:
-        value = known[token] = zlib.crc32(token.encode("utf-8", "surrogatepass"))
-    return value
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -76,10 +87,17 @@ class Signer:
 
     def keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
         """The band keys of documents that have shingles, one row each."""
-        starts = np.cumsum([0, *(len(shingles_S) for shingles_S in documents[:-1])])
-        wide_S1 = np.concatenate(documents).astype(np.uint64)[:, None] * _MIX
-        hashed_SP = (wide_S1 * self._multiplier_P + self._shift_P) >> np.uint64(32)
-        minimum_NBR = np.minimum.reduceat(hashed_SP, starts, axis=0).reshape(len(documents), self.B, self.R)
+        parts = [self._keys(part) for part in _by_size(documents)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
+        starts = np.zeros(len(documents), dtype=np.int64)
+        np.cumsum([len(shingles_S) for shingles_S in documents[:-1]], out=starts[1:])
+        hashed_SP = np.multiply.outer(np.concatenate(documents).astype(np.uint64) * _MIX, self._multiplier_P)
+        hashed_SP += self._shift_P
+        # the high halves are the hashes; the minimum of the whole has the minimum of them
+        minimum_NP = np.minimum.reduceat(hashed_SP, starts, axis=0) >> np.uint64(32)
+        minimum_NBR = minimum_NP.reshape(len(documents), self.B, self.R)
         keys_NB = np.broadcast_to(self._salt_B, (len(documents), self.B))
         for row in range(self.R):
             keys_NB = (keys_NB ^ minimum_NBR[:, :, row]) * _MIX
@@ -87,36 +105,131 @@ class Signer:
         return keys_NB
 
 
+def _by_size(documents: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Documents in parts whose hashes fit a processor's cache."""
+    start = held = 0
+    for end, shingles_S in enumerate(documents):
+        held += len(shingles_S)
+        if held > _SHINGLES_AT_ONCE and end > start:
+            yield documents[start:end]
+            start, held = end, len(shingles_S)
+    yield documents[start:]
+
+
 class Index:
-    """Which document first had a band key. Memory: 12 bytes per key, in sorted runs that merge as they grow."""
+    """Which document first had a band key. Memory: 12 bytes per distinct key, in sorted runs that merge as they grow."""
 
     def __init__(self) -> None:
-        self._fresh: dict[int, int] = {}
         self._runs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def candidates(self, keys_B: np.ndarray) -> set[int]:
-        found = {self._fresh[key] for key in keys_B.tolist() if key in self._fresh}
+    def owners(self, keys_NB: np.ndarray) -> np.ndarray:
+        """The document of each key, -1 where it is new; keys of any shape."""
+        flat = keys_NB.ravel()
+        order = np.argsort(flat)
+        wanted, found = flat[order], np.full(len(flat), -1, dtype=np.int64)
         for keys, documents in self._runs:
-            at = np.searchsorted(keys, keys_B)
+            at = np.searchsorted(keys, wanted)
             at[at == len(keys)] = 0
-            found.update(documents[at[keys[at] == keys_B]].tolist())
-        return found
+            hit = np.flatnonzero((keys[at] == wanted) & (found < 0))
+            found[hit] = documents[at[hit]]
+        out = np.empty_like(found)
+        out[order] = found
+        return out.reshape(keys_NB.shape)
 
-    def add(self, keys_B: np.ndarray, document: int) -> None:
-        for key in keys_B.tolist():
-            self._fresh.setdefault(key, document)
-        if len(self._fresh) >= 1 << 16:
-            self._flush()
-
-    def _flush(self) -> None:
-        keys = np.fromiter(self._fresh.keys(), dtype=np.uint64, count=len(self._fresh))
-        documents = np.fromiter(self._fresh.values(), dtype=np.uint32, count=len(self._fresh))
-        self._fresh = {}
-        while True:
-            order = np.argsort(keys, kind="stable")
-            keys, documents = keys[order], documents[order]
-            if not self._runs or len(self._runs[-1][0]) > 2 * len(keys):
-                break
+    def add(self, keys: np.ndarray, documents: np.ndarray) -> None:
+        """Keys that it does not hold yet, in the order of their documents; of equal ones the first counts."""
+        keys, first = np.unique(keys, return_index=True)
+        documents = documents[first].astype(np.uint32)
+        while self._runs and len(self._runs[-1][0]) <= 4 * len(keys):
             older_keys, older_documents = self._runs.pop()
             keys, documents = np.concatenate([older_keys, keys]), np.concatenate([older_documents, documents])
-        self._runs.append((keys, documents))
+            order = np.argsort(keys, kind="stable")  # two sorted halves: a merge
+            keys, documents = keys[order], documents[order]
+        if len(keys):
+            self._runs.append((keys, documents))
+
+
+class Kept:
+    """The shingles of kept documents in one array: four bytes a shingle and eight a document."""
+
+    def __init__(self) -> None:
+        self._flat = np.empty(1 << 12, dtype=np.uint32)
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, document: int) -> np.ndarray:
+        return self._flat[self._ends[document] : self._ends[document + 1]]
+
+    def add(self, documents: Sequence[np.ndarray]) -> None:
+        start = self._ends[-1]
+        end = start + sum(map(len, documents))
+        if end > len(self._flat):
+            self._flat = np.concatenate([self._flat[:start], np.empty(max(end, len(self._flat)), dtype=np.uint32)])
+        if documents:
+            np.concatenate(documents, out=self._flat[start:end])
+        for shingles_S in documents:
+            start += len(shingles_S)
+            self._ends.append(start)
+
+
+class NearDuplicates:
+    """Tells of documents, batch by batch, which resemble one kept before: candidates by bands, verified by true Jaccard.
+
+    A whole batch is looked up at once; only documents that share a band key with another are looked at one by one.
+    """
+
+    def __init__(self, threshold: float, permutations: int, seed: int) -> None:
+        self._threshold = threshold
+        self._signer, self._index, self._kept = Signer(threshold, permutations, seed), Index(), Kept()
+
+    def __call__(self, documents: Sequence[np.ndarray]) -> list[bool]:
+        """For each document's shingles (repetitions allowed) whether it is a near-duplicate; one without any never is."""
+        rows = [row for row, shingles_S in enumerate(documents) if len(shingles_S)]
+        near = [False] * len(documents)
+        if not rows:
+            return near
+        keys_NB = self._signer.keys([documents[row] for row in rows])
+        owners_NB = self._index.owners(keys_NB)
+        twice_NB = _repeated(keys_NB)
+        local: dict[int, int] = {}
+        doubtful = np.flatnonzero(((owners_NB >= 0) | twice_NB).any(axis=1))
+        for n in doubtful.tolist():
+            shared = keys_NB[n][twice_NB[n]].tolist()
+            here = {local[key] for key in shared if key in local}
+            before = np.unique(owners_NB[n][owners_NB[n] >= 0]).tolist()
+            own = np.unique(documents[rows[n]])
+            others = [documents[rows[other]] for other in here] + [self._kept[other] for other in before]
+            if any(jaccard(own, np.unique(other)) >= self._threshold for other in others):
+                near[rows[n]] = True
+                continue
+            for key in shared:
+                local.setdefault(key, n)
+        self._take([n for n in range(len(rows)) if not near[rows[n]]], rows, documents, keys_NB, owners_NB)
+        return near
+
+    def _take(
+        self,
+        kept: list[int],
+        rows: list[int],
+        documents: Sequence[np.ndarray],
+        keys_NB: np.ndarray,
+        owners_NB: np.ndarray,
+    ) -> None:
+        first = len(self._kept)
+        self._kept.add([documents[rows[n]] for n in kept])
+        new_NB = owners_NB[kept] < 0
+        numbers_NB = np.broadcast_to(np.arange(first, first + len(kept))[:, None], new_NB.shape)
+        self._index.add(keys_NB[kept][new_NB], numbers_NB[new_NB])
+
+
+def _repeated(keys_NB: np.ndarray) -> np.ndarray:
+    """Which keys stand in the array more than once."""
+    flat = keys_NB.ravel()
+    order = np.argsort(flat)
+    equal = flat[order][1:] == flat[order][:-1]
+    out = np.zeros(len(flat), dtype=bool)
+    out[order[1:][equal]] = True
+    out[order[:-1][equal]] = True
+    return out.reshape(keys_NB.shape)

@@ -13,5 +13,10 @@ _WORD = re.compile(
 )
 
 
+_ASCII_WORD = re.compile(r"[a-z0-9]+")  # what the above finds in such a text, several times as fast
+
+
 def words(text: str) -> list[str]:
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
