@@ -1,0 +1,283 @@
+"""What each recipe of the survey makes of its own seeds: the point of its row, seen in the records that a student learns from."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_recipes import kept
+
+from stillhouse.recipe import load_recipe
+from stillhouse.records import Example, Ranking
+
+Made = Callable[..., dict[str, list[Any]]]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """`made("skills/...")`: what the recipe keeps with a scripted teacher, by branch."""
+    monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
+    return lambda name, limit=3, **paths: kept(name, tmp_path, limit, **paths)
+
+
+def weights(name: str) -> dict[str, float]:
+    return {entry.on: entry.weight for entry in load_recipe(name).recipe.train[0].objectives}
+
+
+def said(records: list[Any]) -> str:
+    return "\n".join(message.content for one in records for message in one.prompt)
+
+
+def test_the_same_prompts_get_new_answers(made: Made) -> None:
+    """R02 (LLaMA-GPT4): x is kept, y is the new teacher's; the old answer is a parent and not a target."""
+    (found,) = made("skills/context_following/relabelled").values()
+    assert all(one.response.startswith("main: You asked") and one.response != one.reference for one in found)
+
+
+def test_code_tasks_evolve_by_the_operators_of_code(made: Made) -> None:
+    """R04 (WizardCoder): each task rewritten by one of five operators; the originals stay in."""
+    (found,) = made("skills/nlp/evolved_code", 2).values()
+    assert {one.columns.get("generation") for one in found} >= {None, 1}
+    assert {str(one.columns["operator"])[:5] for one in found if "operator" in one.columns} == {"code_"}
+
+
+def test_shared_conversations_teach_the_assistants_turns_only(made: Made) -> None:
+    """R07 (Vicuna), SK02: later turns are learnt under the earlier ones; who can be found is left out."""
+    (found,) = made("skills/context_following/shared_conversations", None).values()
+    assert {len(one.prompt) for one in found} == {1, 3}
+    assert all(one.prompt[-1].role == "user" for one in found)
+    assert len(found) == 9
+    assert "@" not in said(found)
+
+
+def test_role_pairs_reach_both_sides_of_the_talk(made: Made) -> None:
+    """R10 (CAMEL): the row's two roles, and requests made for them."""
+    (found,) = made("skills/context_following/role_play", None).values()
+    systems = Counter(one.prompt[0].content.split(".")[0] for one in found)
+    assert systems.keys() >= {"You are a bookkeeper", "You are a cook"}
+    assert {one.columns["person"] for one in found} == {"a baker", "a village teacher", "a sailor"}
+
+
+def test_the_source_of_an_answer_is_a_prefix_and_a_weight(made: Made) -> None:
+    """R16 (OpenChat): the student learns which prefix brings the better answers; the weaker ones count a tenth."""
+    found = made("skills/context_following/conditioned")
+    assert all(one.prompt[-1].content.startswith("Expert:\n\n") for one in found["strong"])
+    assert all(one.prompt[-1].content.startswith("Amateur:\n\n") for one in found["weak"])
+    assert weights("skills/context_following/conditioned") == {"strong": 1.0, "weak": 0.1}
+
+
+def test_search_results_and_a_verdict_about_them(made: Made) -> None:
+    """R17 (SAIL), SK03: some questions come without results."""
+    (found,) = made("skills/context_following/search_augmented", None).values()
+    assert all(one.response.startswith(("Passage ", "No passage helps. ")) for one in found)
+    sizes = Counter(len(one.columns["passages"]) for one in found)
+    assert len(sizes) >= 3
+    assert sum(one.response.startswith("Passage ") for one in found) >= 2
+    assert all(("Passage 1: " in one.prompt[-1].content) == bool(one.columns["passages"]) for one in found)
+
+
+def test_correct_reasoning_finds_the_passages(made: Made) -> None:
+    """R18 (KARD): the response is the reasoning again, under what it found."""
+    (found,) = made("skills/context_following/retrieved_rationales", None).values()
+    first = next(one for one in found if one.prompt[-1].content.endswith("When was the mill by the river built?"))
+    assert first.response == "That makes it. The answer is 1820."
+    assert "Passage 1: The mill by the river was built in 1820" in first.prompt[-1].content
+
+
+def test_a_critic_and_the_generator_that_uses_it(made: Made) -> None:
+    """R19 (Self-RAG), K3: verdicts by codebook; then the verdict is part of the answer, the passage is not."""
+    critic = made("skills/context_following/critic")
+    assert {one.response for one in critic["relevance"]} == {"Relevant"}
+    assert all("Answer: " in one.prompt[-1].content for one in critic["support"])
+
+
+def test_the_generator_gives_the_critics_verdict_itself(made: Made) -> None:
+    """R19, K3: the passage stands in the prompt, where nothing is learnt."""
+    (found,) = made("skills/context_following/self_rag").values()
+    assert all(one.response.startswith("[Relevant] main: ") for one in found)
+    assert any("Passage 1: " in one.prompt[-1].content for one in found)
+    recipe = load_recipe("skills/context_following/self_rag").recipe
+    assert (recipe.teachers["critic"].backend, recipe.teachers["critic"].knobs["path"][-11:]) == ("run", "runs/critic")
+
+
+def test_two_kinds_of_solution_are_two_tasks(made: Made) -> None:
+    """R22 (Mixed Distillation): programs are kept if they print the answer, and asked for in the student's prompt."""
+    found = made("skills/nlp/rationales_and_programs")
+    assert all("The answer is" in one.response for one in found["written"])
+    assert all(one.response.startswith("```python") for one in found["programmed"])
+    assert all("Python program" in one.prompt[-1].content for one in found["programmed"])
+
+
+def test_a_grid_of_generators_is_the_judge(made: Made) -> None:
+    """R35 (ALMoST): the careful one first, whatever was said."""
+    (found,) = made("skills/alignment/ranked_by_rule").values()
+    assert all(isinstance(one, Ranking) for one in found)
+    assert [text.split(":")[0] for text in found[0].responses] == ["careful", "hasty", "careless"]
+    assert found[0].scores == (3.0, 2.0, 1.0)
+
+
+def test_neighbours_criticise_and_an_observer_rates(made: Made) -> None:
+    """R41 (SANDBOX): pairs of revised answers with the gap of their ratings, for the contrastive loss."""
+    (found,) = made("skills/alignment/society").values()
+    assert all(one.scores[0] > one.scores[1] for one in found)
+    assert all("Done: answer number" in text for one in found for text in one.responses)
+    (objective,) = load_recipe("skills/alignment/society").recipe.train[0].objectives
+    assert (objective.do, objective.knobs["scale"]) == ("ranking.stable_alignment", 7)
+
+
+def test_the_best_refinement_is_learnt(made: Made) -> None:
+    """R44 (ILF): of several answers of the student, each refined by feedback, one a prompt."""
+    (found,) = made("skills/alignment/language_feedback").values()
+    assert len({one.prompt for one in found}) == len(found) == 3
+    assert {one.columns["score"] for one in found} == {5.0}  # the highest that the script gives
+    assert all(one.response == "Done: answer number 1." for one in found)
+
+
+def test_requests_for_an_api_do_not_name_it(made: Made) -> None:
+    """R47 (Gorilla): the call is the label, half of the requests see documentation, and calls are compared as trees."""
+    (found,) = made("skills/agent/api_calls", None).values()
+    documented = ["API 1: " in one.prompt[-1].content for one in found]
+    assert 0 < sum(documented) < len(documented)
+    assert all("(" in one.response and one.response not in one.prompt[-1].content.split("\n\n")[-1] for one in found)
+
+
+def test_a_call_where_one_fits_and_none_where_none_does(made: Made) -> None:
+    """R49 (GPT4Tools), SK07: what calls wrongly, or calls where nothing fits, is dropped."""
+    (found,) = made("skills/agent/tool_calls", None).values()
+    assert Counter(one.response for one in found)["No tool fits."] == 1  # the other time the script sets a timer
+    assert '{"name": "set_timer", "arguments": {"minutes": 12}}' in {one.response for one in found}
+    assert (
+        found[0].prompt[-1].content.startswith("Tools:\nset_timer(minutes: integer)\nlight_on(room: string)\nRequest: ")
+    )
+
+
+def test_a_model_plays_the_tool(made: Made) -> None:
+    """R49 (ToolAlpaca): the tool's description reaches the simulator and the assistant."""
+    (found,) = made("skills/agent/simulated_tools").values()
+    assert all("returns" in one.prompt[0].content for one in found)
+    assert max(len(one.prompt) for one in found) > 3
+
+
+def test_summaries_are_short_and_not_copied(made: Made) -> None:
+    """R54 (InheritSumm, Genie), SK10."""
+    (found,) = made("skills/nlp/summaries", None).values()
+    assert all(20 <= len(one.response) <= 240 and one.response not in one.prompt[-1].content for one in found)
+
+
+def test_an_order_is_kept_for_the_relevance_it_gains(made: Made) -> None:
+    """R56 (RankVicuna), SK11: one order for all lists, right for some of them."""
+    (found,) = made("skills/nlp/listwise", None).values()
+    assert {one.reference for one in found} == {"1 3 0"}
+    assert "[1] The school" in found[0].prompt[-1].content
+
+
+def test_the_rewriters_first_training(made: Made) -> None:
+    """R57 (Rewrite-Retrieve-Read): the student sees the question and not the instruction."""
+    (found,) = made("skills/nlp/rewritten_queries").values()
+    assert all("search engine" not in one.prompt[-1].content for one in found)
+    assert {one.response for one in found} == {"who needs to know about this place"}
+
+
+def test_preferences_in_words_and_as_a_choice(made: Made) -> None:
+    """R58 (ONCE, InstructRec), SK12."""
+    found = made("skills/nlp/recommendations")
+    assert all("what does this person like" in one.prompt[-1].content for one in found["preferences"])
+    assert [one.reference for one in found["choices"]] == ["(A)", "(B)", "(C)"]
+
+
+def test_each_pair_is_judged_in_both_orders(made: Made) -> None:
+    """R59 (PandaLM), SK13: as many A as B, whatever the votes."""
+    found = made("skills/nlp/judge", None)
+    verdicts = Counter(one.response for branch in found.values() for one in branch)
+    assert verdicts == {"A": 4, "B": 4}
+
+
+def test_no_score_is_rarer_than_another(made: Made) -> None:
+    """R59 (Prometheus): answers are written for each score of a rubric."""
+    (found,) = made("skills/nlp/rubric_answers", None).values()
+    assert {one.response for one in found} <= set("12345")
+    assert all(one.prompt[-1].content.startswith("Judge this answer") for one in found)
+
+
+def test_a_failing_program_is_mended_until_the_tests_pass(made: Made) -> None:
+    """R60 (PERsD), SK14: the student's attempt is kept beside what mended it."""
+    (found,) = made("skills/nlp/code_repair", 2).values()
+    assert [one.response.split("(")[0][-10:] for one in found] == ["def double"]
+    assert found[0].columns["was"].startswith("You asked")
+
+
+def test_pictures_are_told_in_words(made: Made) -> None:
+    """R61 (LLaVA, LRV), SK15: three kinds of answers and what is not there; captions are never spoken of."""
+    found = made("skills/multimodal/captioned", None)
+    assert found.keys() == {"conversation", "detail", "reasoning", "absent"}
+    assert all(one.columns["image"].endswith(".jpg") for branch in found.values() for one in branch)
+    assert "apple at 0.1, 0.6, 0.3, 0.8" in found["detail"][0].prompt[-1].content
+    assert all("caption" not in one.response for branch in found.values() for one in branch)
+    assert weights("skills/multimodal/captioned")["reasoning"] > weights("skills/multimodal/captioned")["detail"]
+
+
+def test_real_answers_stand_beside_distilled_ones(made: Made) -> None:
+    """R62 (HuatuoGPT), V2: as they are, polished, and as a talk of two roles."""
+    found = made("verticals/medical/consultations", None)
+    assert all(one.response == one.reference for one in found["real"])
+    assert all(isinstance(one, Example) and one.response != one.reference for one in found["polished"])
+    assert all("You are a doctor" in one.prompt[0].content for one in found["talks"])
+
+
+def test_law_is_shaped_as_a_syllogism_and_rests_on_statutes(made: Made) -> None:
+    """R63 (DISC-LawLLM), V1: the shape is asked of the teacher only; the statute stays in the student's prompt."""
+    found = made("verticals/law/consultations", None)
+    assert "major premise" not in said(found["syllogisms"])
+    assert all("major premise" in one.asked[0].content for one in found["syllogisms"])
+    tree = next(one for one in found["with_statutes"] if "fence" in one.prompt[-1].content)
+    assert "Statute 1: Section 12" in tree.prompt[-1].content
+
+
+def test_reports_are_asked_about_and_read_plainly(made: Made) -> None:
+    """R64 (XuanYuan), V3: questions rest on the table, and as much of the text itself is mixed in."""
+    found = made("verticals/finance/reports", None)
+    assert all(
+        "Bread | 120 | 100" in said([one]) or "Fares" in said([one]) for one in found["self_qa"] + found["known"]
+    )
+    assert [one.reference for one in found["known"]][:2] == ["165", "20"]
+    assert all(one.prompt == () for one in found["plain"])
+
+
+def test_failed_reasoning_is_tried_again_with_the_answer_shown(made: Made) -> None:
+    """R65 (SciGLM), V4: the answer that was shown is not part of what is learnt."""
+    (found,) = made("verticals/science/exam_questions").values()
+    assert all("Do not say that you were told" not in said([one]) for one in found)
+    assert {one.columns["hinted"] for one in found} <= {True, False}
+
+
+def test_what_was_read_is_inspected(made: Made) -> None:
+    """R65 (DARWIN, OceanGPT), V4: the inspector's score decides."""
+    (found,) = made("verticals/science/papers").values()
+    assert all(one.columns["score"] >= 4 for one in found)
+
+
+def test_triples_become_questions(made: Made) -> None:
+    """R66 (DISC-MedLLM), V2: the graph is meta-information; the student answers without it."""
+    (found,) = made("verticals/medical/knowledge_graph").values()
+    assert all(one.prompt[-1].content == "When did it happen?" for one in found)
+    assert any("scurvy: is caused by: lack of vitamin C." in one.asked[-1].content for one in found)
+
+
+def test_a_tutor_and_operations(made: Made) -> None:
+    """R66 (EduChat, Owl), V5."""
+    (lessons,) = made("verticals/misc/tutoring").values()
+    assert all("never give the whole solution" in one.prompt[0].content for one in lessons)
+
+
+def test_operations_grow_their_own_tasks(made: Made) -> None:
+    """R66 (Owl), V5: self-instruct in one field."""
+    (tasks,) = made("verticals/misc/operations", None).values()
+    assert len(tasks) >= 2
+    assert all(one.response.startswith("main: ") for one in tasks)
+
+
+def test_one_request_out_of_two(made: Made) -> None:
+    """SK01 (Instruction Fusion): the scripted fusion is one and the same, so that one of twenty is novel."""
+    (found,) = made("skills/context_following/fused", None).values()
+    assert [one.prompt[-1].content[:21] for one in found] == ["Plan a day by the sea"]
