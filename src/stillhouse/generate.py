@@ -51,7 +51,7 @@ def generate(
     if not prompts:
         return []
     with answering(model), torch.inference_mode():
-        batch = _Batch(model, prompts, max_new_tokens, eos_ids, pad_id)
+        batch = Batch(model, prompts, max_new_tokens, eos_ids, pad_id)
         draw = _drawer(
             temperature, top_p, range(len(prompts)) if seeds is None else seeds, max_new_tokens, model.device
         )
@@ -124,7 +124,7 @@ class _Buffer(DynamicLayer):
         self.keys, self.values = (room[:, :, :end] for room in self.room)
 
 
-class _Batch:
+class Batch:
     """The rows at work: `rows` says which prompt each of them answers, `step` how many tokens it has given."""
 
     def __init__(

@@ -5,7 +5,7 @@ import torch
 from torch import tensor
 from torch.nn import functional
 
-from stillhouse.objectives.supervised import cross_entropy, figa
+from stillhouse.objectives.supervised import cross_entropy, edited, figa
 
 F64 = torch.float64
 
@@ -70,9 +70,19 @@ def test_half_precision_is_summed_in_float32():
 
 
 def test_figa_by_hand():
-    """Losses 1, 0.5, 0.7 with weights 1, -0.5, -0.5: the last is not confident enough to be pushed down."""
+    """Losses 1, 0.5, 0.7 of a new token and two removed ones at half the weight: the last is not confident enough."""
     student = tensor([-1.0, -0.5, -0.7, float("nan")], dtype=F64).requires_grad_()
-    loss = figa(student, tensor([1.0, -0.5, -0.5, 0.0], dtype=F64))
+    edit, weight = tensor([1.0, -1.0, -1.0, 0.0]), tensor([1.0, 1.0, 1.0, 0.0], dtype=F64)
+    loss = figa(student, edit, weight, removed_weight=0.5)
     loss.backward()
     assert loss.item() == pytest.approx(1.0 - 0.25, rel=1e-12)
     assert student.grad.tolist() == [-1.0, 0.5, 0.0, 0.0]
+
+
+def test_edited_by_hand():
+    """R42: a new token counts once, a kept one half, a removed one not at all."""
+    student = tensor([-1.0, -0.5, -0.7, float("nan")], dtype=F64).requires_grad_()
+    loss = edited(student, tensor([1.0, 0.0, -1.0, 1.0]), tensor([1.0, 2.0, 1.0, 0.0], dtype=F64))
+    loss.backward()
+    assert loss.item() == pytest.approx(1.0 + 2 * 0.5 * 0.5, rel=1e-12)
+    assert student.grad.tolist() == [-1.0, -1.0, 0.0, 0.0]

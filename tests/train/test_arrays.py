@@ -99,9 +99,7 @@ def test_rankings_do_not_depend_on_how_they_are_cut(student, rankings, tmp_path)
 
 
 def test_objectives_of_tokens_do_not_read_rankings(student, rankings, tmp_path):
-    with pytest.raises(
-        RecipeError, match="needs student_logits_NV, target_ids_N, weight_N, which 'x' does not provide"
-    ):
+    with pytest.raises(RecipeError, match="needs student_logits_NV, target_ids_N, which Ranking records do not give"):
         run(student, [Term("supervised.cross_entropy", supervised.cross_entropy, "x")], {"x": rankings}, tmp_path)
 
 
@@ -258,7 +256,7 @@ def test_rewards_need_answers_to_compare(student, tools, tmp_path):
     term = Term("reinforcement.group_advantage", reinforcement.group_advantage, "rollouts")
     data = {"x": tools.examples(4)}
     with pytest.raises(
-        RecipeError, match="needs rewards_S, which 'rollouts' does not provide; learn from rollouts with"
+        RecipeError, match="needs rewards_S, which rollouts records do not give; learn from rollouts with"
     ):
         run(student, [term], data, tmp_path, rollouts=Rollouts("x"))
     with pytest.raises(RecipeError, match="set fraction to 1 and samples to 2 or more"):

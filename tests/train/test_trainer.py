@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stillhouse.errors import RecipeError, RunFailed
-from stillhouse.objectives import divergence, supervised
+from stillhouse.objectives import divergence, reinforcement, supervised
 from stillhouse.train.student import Student
 from stillhouse.train.trainer import Rollouts, Term, known_arguments, train
 
@@ -298,7 +298,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(student, tools, tmp_path):
 
 def test_what_nobody_provides_is_refused_in_one_sentence(student, teacher, tools, tmp_path):
     data = {"x": tools.examples(2)}
-    with pytest.raises(RecipeError, match="needs teacher_beliefs, which 'x' does not provide"):
+    with pytest.raises(RecipeError, match="needs teacher_beliefs, which Example records do not give"):
         run(student, [FORWARD_KL], data, tmp_path)
     with pytest.raises(RecipeError, match="reads a branch 'y'; known: x"):
         run(student, [Term("a.b", supervised.cross_entropy, "y")], data, tmp_path)
@@ -318,12 +318,13 @@ def test_what_nobody_provides_is_refused_in_one_sentence(student, teacher, tools
         run(student, [], data, tmp_path)
 
 
-def test_tokenizers_that_differ_are_refused(student, teacher, tools, tmp_path):
+def test_what_needs_the_same_tokens_is_refused_without_them(student, teacher, tools, tmp_path):
     other = tools.tokenizer(more="AB")
     box = tools.white_box(tools.model(other, seed=1), other)
     data = {"x": tools.examples(2)}
+    sampled = Term("reinforcement.sampled_reverse_kl", reinforcement.sampled_reverse_kl, "rollouts", teacher="t")
     with pytest.raises(RecipeError, match="different tokenizers"):
-        run(student, [ONLINE_KL], data, tmp_path, teachers={"t": box})
+        run(student, [sampled], data, tmp_path, teachers={"t": box}, rollouts=Rollouts("x", max_new_tokens=4))
     believed = [tools.believe(example, box, k=4) for example in data["x"]]
     with pytest.raises(RecipeError, match="belong to another tokenizer"):
         run(student, [FORWARD_KL], {"x": believed}, tmp_path)

@@ -41,3 +41,31 @@ MEND = (
     "=====\n{known}Correct it with as few changes as possible: keep every sentence or line that is right, word for word, and "
     "change from the first mistake on only what has to change. Write the corrected answer only."
 )
+
+EXPECTED = """\
+Judge an answer to a request.
+
+Request:
+=====
+{prompt}
+=====
+Answer:
+=====
+{response}
+=====
+{question} Reply with one of these and nothing else: {options}
+"""
+
+STEPS = """\
+Judge the steps of a solution, one by one.
+
+Problem:
+=====
+{prompt}
+=====
+{known}Steps:
+=====
+{steps}
+=====
+Write a line for each step: its number, a colon, and right or wrong. For example "1: right".
+"""

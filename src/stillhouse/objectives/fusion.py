@@ -19,7 +19,7 @@ from stillhouse.kernels.groups import group_sum
 from stillhouse.kernels.positions import source_of
 from stillhouse.objectives.divergence import forward_kl
 
-__all__ = ["cross_entropy_weighted", "mean_of_logits", "mean_of_probabilities", "minimum_cross_entropy"]
+__all__ = ["cross_entropy_weighted", "mean_of_logits", "mean_of_probabilities", "minimum_cross_entropy", "routed"]
 
 Divergence = Callable[[Any, Dense, Tensor], Tensor]
 
@@ -80,6 +80,22 @@ def cross_entropy_weighted(
 ) -> Tensor:
     """Divergence from the teachers' probabilities averaged by softmax(-cross-entropy) per sequence (FuseLLM's AvgCE, R30)."""
     shares_NM = (-_cost(all_teacher_beliefs, target_ids_N, sequence_N, weight_N)).softmax(-1)
+    return divergence(student_logits_NV, _blended(all_teacher_beliefs, shares_NM, of_logits=False), weight_N)
+
+
+def routed(
+    student_logits_NV: Any,
+    all_teacher_beliefs: Sequence[Dense],
+    route_N: Tensor,
+    weight_N: Tensor,
+    *,
+    divergence: Divergence = forward_kl,
+) -> Tensor:
+    """Divergence from the teacher that each example names (`route:` the column that holds its name): experts side by side.
+
+    `route_N` is the place of that teacher among `all_teacher_beliefs`.
+    """
+    shares_NM = torch.nn.functional.one_hot(route_N, len(all_teacher_beliefs)).float()
     return divergence(student_logits_NV, _blended(all_teacher_beliefs, shares_NM, of_logits=False), weight_N)
 
 

@@ -9,13 +9,16 @@ Where the widths differ put `projected` in front, or use `cka` or `attention_rel
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import RecipeError
+from stillhouse.kernels.fused import Projected
+from stillhouse.objectives.supervised import cross_entropy as cross_entropy_of
 
-__all__ = ["attention_relations", "cka", "cosine", "cross_entropy", "l1", "l2", "mmd", "projected"]
+__all__ = ["attention_relations", "cka", "cosine", "cross_entropy", "l1", "l2", "mmd", "projected", "task_aware"]
 
 
 def l2(student_hidden_NH: Tensor, teacher_hidden_NH: Tensor, weight_N: Tensor, *, normalise: bool = False) -> Tensor:
@@ -122,18 +125,65 @@ def attention_relations(
 class projected(nn.Module):  # noqa: N801, a recipe names it like the functions beside it
     """A learned linear map from the student's width to the teacher's in front of a distance (Eq. 11's Phi; TED, R29).
 
-    The trainer optimises, saves and restores the map. It starts as an orthogonal one, which keeps distances.
+    The trainer optimises, saves and restores the map, and fills in the widths where they are left out. It starts as an
+    orthogonal one, which keeps distances.
     """
 
-    def __init__(self, *, student_width: int, teacher_width: int, distance: Callable[..., Tensor] = l2):
+    def __init__(self, *, student_width: int = 0, teacher_width: int = 0, distance: Callable[..., Tensor] = l2):
         super().__init__()
         self.distance = distance
-        self.map = nn.Linear(student_width, teacher_width, bias=False)
-        nn.init.orthogonal_(self.map.weight)
+        self.map = _orthogonal(student_width, teacher_width)
 
     def forward(self, student_hidden_NH: Tensor, teacher_hidden_NH: Tensor, weight_N: Tensor) -> Tensor:
         student_NH = self.map(student_hidden_NH.to(self.map.weight.dtype))
         return self.distance(student_NH, teacher_hidden_NH, weight_N)
+
+
+class task_aware(nn.Module):  # noqa: N801
+    """TED's filters of a layer: what in its states serves the task, and a student's made like a teacher's (R29).
+
+    Stage 1, a phase of its own: a linear filter and a head on either side learn to tell the target token from frozen
+    states; neither model changes. Stage 2, the phase after it: `distance` between the filtered states, the teacher's
+    filter frozen. The filters go on from one phase to the next where `do` and `layers` are the same. `width` is that
+    of the filtered states, by default the student's (arXiv 2210.01351).
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: Literal[1, 2],
+        student_width: int = 0,
+        teacher_width: int = 0,
+        vocabulary: int = 0,
+        width: int = 0,
+        distance: Callable[..., Tensor] = l2,
+    ):
+        super().__init__()
+        if stage not in (1, 2):
+            raise RecipeError(f"stage {stage} is not known: write 1 (learn the filters) or 2 (make the states alike)")
+        self.stage, self.distance = stage, distance
+        width = width or student_width
+        self.student_filter = _orthogonal(student_width, width)
+        self.teacher_filter = _orthogonal(teacher_width, width)
+        self.student_head = nn.Linear(width, vocabulary, bias=False)
+        self.teacher_head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(
+        self, student_hidden_NH: Tensor, teacher_hidden_NH: Tensor, target_ids_N: Tensor, weight_N: Tensor
+    ) -> Tensor:
+        student_NH, teacher_NH = _float(student_hidden_NH), _float(teacher_hidden_NH.detach())
+        if self.stage == 2:
+            return self.distance(self.student_filter(student_NH), self.teacher_filter(teacher_NH).detach(), weight_N)
+        student_NH, teacher_NH = self.student_filter(student_NH.detach()), self.teacher_filter(teacher_NH)
+        told = cross_entropy_of(Projected(student_NH, self.student_head.weight), target_ids_N, weight_N)
+        return told + cross_entropy_of(Projected(teacher_NH, self.teacher_head.weight), target_ids_N, weight_N)
+
+
+def _orthogonal(width: int, to: int) -> nn.Linear:
+    made = nn.Linear(width, to, bias=False)
+    if width and to:
+        nn.init.orthogonal_(made.weight)
+    return made
 
 
 def _counted(

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, content_id
+from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, Trajectory, content_id
 from stillhouse.render import fingerprint, render, render_prompt
+
+Layer = int | tuple[int, str]  # hidden states; or the queries, keys or values of a block
 
 _POSITIONS = frozenset(
     {
@@ -28,18 +30,78 @@ _POSITIONS = frozenset(
         "mask_N",
     }
 )
-_SEQUENCES = frozenset({"student_logprobs_S", "reference_logprobs_S", "lengths_S", "scores_S", "group_S", "weight_G"})
+_SEQUENCES = frozenset(
+    {
+        "student_logprobs_S",
+        "reference_logprobs_S",
+        "student_mismatched_logprobs_S",
+        "reference_mismatched_logprobs_S",
+        "lengths_S",
+        "scores_S",
+        "group_S",
+        "weight_G",
+        "weight_S",
+    }
+)
+_EDITS = frozenset({"student_logprobs_N", "edit_N", "sequence_N", "weight_N"})
+_ANYWHERE = frozenset({"squared_distance"})
 
 # the arrays that an objective may ask for by name, by the type of the records it learns from
 PROVIDES: dict[str, frozenset[str]] = {
-    "Example": _POSITIONS,
-    "TopLogprobs": _POSITIONS | {"teacher_beliefs"},
-    "Ranking": _SEQUENCES,
+    "Example": _POSITIONS | (_SEQUENCES - {"group_S", "weight_G"}) | _ANYWHERE,
+    "TopLogprobs": _POSITIONS | {"teacher_beliefs"} | _ANYWHERE,
+    "StoredSignal": _POSITIONS | {"teacher_beliefs"} | _ANYWHERE,
+    "Ranking": _SEQUENCES | _EDITS | _ANYWHERE,
 }
 # what an online teacher adds to positions, what the student's own answers give, and what a reward adds to those
-TEACHER_PROVIDES = frozenset({"teacher_beliefs", "all_teacher_beliefs", "teacher_logprobs_N", "teacher_hidden_NH"})
-ROLLOUTS_PROVIDE = _POSITIONS | {"rollout_logprobs_N", "self_generated_N", "group_S"}
-REWARD_PROVIDES = frozenset({"rewards_S"})
+TEACHER_PROVIDES = frozenset(
+    {
+        "teacher_beliefs",
+        "all_teacher_beliefs",
+        "route_N",
+        "teacher_logprobs_N",
+        "teacher_hidden_NH",
+        "student_relations_BTH",
+        "teacher_relations_BTH",
+        "weight_BT",
+        "span_N",
+        "teacher_span_logprobs_P",
+        "weight_P",
+    }
+)
+ROLLOUTS_PROVIDE = _POSITIONS | _SEQUENCES - {"scores_S"} | {"rollout_logprobs_N", "self_generated_N"} | _ANYWHERE
+REWARD_PROVIDES = frozenset({"rewards_S", "scores_S", "advantages_N", "right_N"})
+# of these, what a teacher with another tokenizer can give as well
+ACROSS = frozenset({"teacher_beliefs", "teacher_hidden_NH", "span_N", "teacher_span_logprobs_P", "weight_P"})
+TOKENWISE = (TEACHER_PROVIDES | {"judge_probabilities_N"}) - ACROSS - {"student_relations_BTH", "weight_BT"}
+# what a student with a scoring head (one number: reward, reranker; one for each class: classifier) gives
+_SCORED = frozenset({"student_scores_S", "scores_S", "group_S", "weight_G"})
+_STEPS = frozenset({"student_step_logits_N", "step_labels_N", "weight_N"})
+_CLASSES = frozenset({"student_logits_NV", "student_logprobs_N", "target_ids_N", "weight_N"})
+SCORERS: dict[str, dict[str, frozenset[str]]] = {
+    "reward": {"Ranking": _SCORED, "Example": _STEPS},
+    "reranker": {"Ranking": _SCORED},
+    "classifier": {"Example": _CLASSES},
+}
+
+
+def provided(
+    held: str, *, kind: str = "causal_lm", teachers: int = 0, rewarded: bool = False, beside: bool = False
+) -> frozenset[str]:
+    """The arrays that records of type `held` (or "rollouts") give, to a student of `kind`, with so many teachers.
+
+    `rewarded`: the rollouts have a reward; `beside`: the record's own answer stands beside the student's.
+    """
+    if kind in SCORERS:
+        return SCORERS[kind].get(held, frozenset())
+    offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
+    if teachers and "student_logits_NV" in offered:
+        offered |= TEACHER_PROVIDES
+    if held == "rollouts":
+        offered |= REWARD_PROVIDES if rewarded else frozenset()
+        offered |= {"scores_S"} if beside else frozenset()
+        offered |= {"judge_probabilities_N"} if teachers and rewarded else frozenset()
+    return offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +109,9 @@ class Item:
     """One sequence of a batch: `ids[start:]` is learned; `index` is its record's place in the branch.
 
     `slot` tells the responses to one prompt apart. `weight` 0: only there so that a process takes part, or because
-    nobody could tell its reward. `own`: the student said it itself, for this `reward`.
+    nobody could tell its reward. `own`: the student said it itself, for this `reward`; `advantage` is how much that is
+    above the mean of the window, `logprobs` how likely its tokens were where they were drawn, if that was not the
+    student alone.
     """
 
     ids: np.ndarray
@@ -57,6 +121,8 @@ class Item:
     weight: float = 1.0
     own: bool = False
     reward: float = 0.0
+    advantage: float = 0.0
+    logprobs: np.ndarray | None = None
 
     @property
     def targets(self) -> int:
@@ -75,9 +141,10 @@ class Branch:
     first: np.ndarray  # the first sequence of each place, and the number of all
     kept: np.ndarray  # of each place, which of `records` it is
     keys: list[str]  # of each place, unique
-    provides: frozenset[str]
+    kinds: tuple[str, ...]  # of the records
     weights: dict[str, np.ndarray]  # of each place, by column
     lost: list[Lost]
+    signals: Any = None  # signals.beliefs.StoredSignals: the teacher's beliefs by place, where a store holds them
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -115,11 +182,13 @@ def rendered(
     answered: bool = True,
     room: int = 0,
     weight_columns: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> Branch:
     """A branch as token ids. Records that do not fit `max_length` are left out with their reason, never cut.
 
     `answered=False` needs only the prompts: the student will answer itself, in at most `room` tokens. `weight_columns`
-    name columns of the records that hold the weight of an example. Raises RecipeError where a record has nothing to
+    name columns of the records that hold the weight or the score of an example. With `labels` a response is one of them
+    and stands as its number behind the prompt. Raises RecipeError where a record has nothing to
     learn from, where stored log-probabilities belong to other tokens, and where nothing is left.
     """
     chunks, starts, first, kept, keys, lost = [], [], [0], [], [], []
@@ -127,7 +196,10 @@ def rendered(
     seen: dict[str, int] = {}
     kinds: set[str] = set()
     for place, record in enumerate(records):
-        sequences = _sequences(name, record, tokenizer, own, answered)
+        if labels:
+            sequences = [_labelled(name, record, tokenizer, labels)]
+        else:
+            sequences = _sequences(name, record, tokenizer, own, answered)
         size = max(max(len(ids), start + room) for ids, start in sequences)
         if max_length is not None and size > max_length:
             lost.append(Lost(record.id, "too_long", detail=f"{size} tokens, {max_length} fit"))
@@ -145,11 +217,10 @@ def rendered(
         reason = f": none of its {len(lost)} records fits {max_length} tokens" if lost else ""
         raise RecipeError(f"train: branch {name!r} has nothing to learn from{reason}; give it more or shorter records")
     weights = {column: _weights(name, records, kept, column) for column in weight_columns}
-    provides = frozenset.intersection(*(PROVIDES.get(kind, frozenset()) for kind in kinds))
     ends = np.cumsum([len(chunk) for chunk in chunks])
     return Branch(
-        name, records, np.concatenate(chunks), ends, np.array(starts), np.array(first), np.array(kept), keys, provides,
-        weights, lost,
+        name, records, np.concatenate(chunks), ends, np.array(starts), np.array(first), np.array(kept), keys,
+        tuple(sorted(kinds)), weights, lost,
     )  # fmt: skip
 
 
@@ -158,10 +229,10 @@ def _sequences(name: str, record: Record, tokenizer: Any, own: str, answered: bo
     if not answered:
         ids = render_prompt(tokenizer, record.prompt)
         return [(ids, len(ids))]
-    if isinstance(record, Seed):
+    if isinstance(record, Seed | Trajectory):
         raise RecipeError(
-            f"train: branch {name!r} holds Seed records, which have no answer to learn; "
-            "elicit answers first (labeling.answer), or learn from rollouts"
+            f"train: branch {name!r} holds {type(record).__name__} records, which have no answer to learn; "
+            "elicit answers first (labeling.answer; labeling.acts of trajectories), or learn from rollouts"
         )
     if isinstance(record, Ranking):
         found = [render(tokenizer, record.prompt, response) for response in record.responses]
@@ -170,6 +241,17 @@ def _sequences(name: str, record: Record, tokenizer: Any, own: str, answered: bo
     if isinstance(record, TopLogprobs):
         _same_tokens(name, record, whole.response, own)
     return [(whole.ids, whole.start)]
+
+
+def _labelled(name: str, record: Record, tokenizer: Any, labels: Sequence[str]) -> tuple[list[int], int]:
+    response = getattr(record, "response", None)
+    if response not in labels:
+        raise RecipeError(
+            f"train: record {record.id} of branch {name!r} is labelled {str(response)[:40]!r}, which is none of "
+            f"student.labels ({', '.join(labels)}); keep only rows with one of these (quality.correct with choice.equal)"
+        )
+    ids = render_prompt(tokenizer, record.prompt)
+    return [*ids, labels.index(response)], len(ids)
 
 
 def _same_tokens(name: str, record: TopLogprobs, response: list[int], own: str) -> None:
@@ -189,7 +271,7 @@ def _weights(name: str, records: Sequence[Record], kept: Sequence[int], column: 
     for place in kept:
         if column not in getattr(records[place], "columns", {}):
             raise RecipeError(
-                f"train: record {records[place].id} of branch {name!r} has no column {column!r} to weigh it by; "
-                "name a column that every record has"
+                f"train: record {records[place].id} of branch {name!r} has no column {column!r} to weigh or score it "
+                "by; name a column that every record has"
             )
     return np.array([float(records[place].columns[column]) for place in kept], np.float32)

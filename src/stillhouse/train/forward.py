@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from stillhouse.generate import answering
 from stillhouse.kernels.fused import Projected
+from stillhouse.train.batch import Layer
+from stillhouse.train.relations import heard_relations
+from stillhouse.train.scoring import scores_at, scoring_head
 
 # how far two ways to the same logits may be apart, relative to their size: rounding, not leaks
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -28,7 +31,7 @@ class Shown:
     """`logits_NV` is a tensor or a Projected; `hidden_NH` has the states of the layers that were asked for."""
 
     logits_NV: Any
-    hidden_NH: dict[int, Tensor]
+    hidden_NH: dict[Layer, Tensor]
 
     def part(self, part: slice) -> "Shown":
         hidden_nH = {layer: states[part] for layer, states in self.hidden_NH.items()}
@@ -43,6 +46,10 @@ class Shown:
 
         return Shown(_rows(self.logits_NV, arrange), {layer: arrange(h) for layer, h in self.hidden_NH.items()})
 
+    def taken(self, take: Callable[[Tensor], Tensor]) -> "Shown":
+        """With `take` done to everything that has a row for each position."""
+        return Shown(_rows(self.logits_NV, take), {layer: take(states) for layer, states in self.hidden_NH.items()})
+
 
 def show(
     model: Any,
@@ -50,7 +57,7 @@ def show(
     position_RC: Tensor,
     target_RC: Tensor,
     *,
-    layers: Sequence[int] = (),
+    layers: Sequence[Layer] = (),
     fused: bool = False,
 ) -> Shown:
     """What the model says at the marked positions, row by row.
@@ -60,12 +67,14 @@ def show(
     """
     inner = _innermost(model)
     how: dict[str, Any] = {"logits_to_keep": target_RC} if _cuts_logits(type(inner).forward) else {}
-    if layers:
+    whole = [layer for layer in layers if isinstance(layer, int)]
+    if whole:
         how["output_hidden_states"] = True
-    with _headless(inner) if fused else nullcontext() as head:
+    with _headless(inner) if fused else nullcontext() as head, heard_relations(inner, layers) as relations:
         out = model(input_ids=ids_RC, position_ids=position_RC, use_cache=False, **how)
     logits = out.logits if out.logits.dim() == 2 else out.logits[target_RC]
-    hidden_NH = {layer: out.hidden_states[layer][target_RC] for layer in layers}
+    hidden_NH: dict[Layer, Tensor] = {layer: out.hidden_states[layer][target_RC] for layer in whole}
+    hidden_NH |= {layer: states[target_RC] for layer, states in relations.items()}
     return Shown(logits if head is None else Projected(logits, head.weight, head.bias), hidden_NH)
 
 
@@ -77,9 +86,16 @@ def packs_sequences(model: Any) -> bool:
     row = torch.cat([first, second])[None].expand(2, -1)
     positions = torch.cat([torch.arange(5), torch.arange(7)]).to(device)[None].expand(2, -1)
     with answering(model):
-        packed = model(input_ids=row, position_ids=positions, use_cache=False).logits[1, 5:]
-        alone = model(input_ids=second[None], use_cache=False).logits[0]
+        packed = _everywhere(model, row, positions)[1, 5:]
+        alone = _everywhere(model, second[None], positions[:1, 5:])[0]
     return _equal(packed, alone, model.dtype)
+
+
+def _everywhere(model: Any, ids_RC: Tensor, position_RC: Tensor) -> Tensor:
+    if scoring_head(model) is None:
+        return model(input_ids=ids_RC, position_ids=position_RC, use_cache=False).logits
+    everywhere_RC = torch.ones_like(ids_RC, dtype=torch.bool)
+    return scores_at(model, ids_RC, position_RC, everywhere_RC).view(*ids_RC.shape, -1)
 
 
 @torch.no_grad()

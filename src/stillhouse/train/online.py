@@ -1,27 +1,33 @@
 """A white-box teacher beside the student: what it says goes straight to the objective.
 
-Teacher and student read the same response tokens, each after the prompt as its own chat template renders it. The
+Teacher and student read the same response, each after the prompt as its own chat template renders it; where their
+tokenizers differ, as each cuts it, and `train.across` says which positions are about the same text. The
 student as it was before training is such a teacher too, under the name `reference`.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stillhouse.errors import RecipeError
 from stillhouse.generate import answering
-from stillhouse.render import addressable, end_ids, fingerprint, pad_id, render_prompt, same_rendering
+from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, render_prompt, same_rendering
 from stillhouse.teachers.base import Reveals
-from stillhouse.train.batch import Branch, Item
+from stillhouse.train.across import Aligned, Bridge
+from stillhouse.train.batch import Branch, Item, Layer
 from stillhouse.train.forward import Shown, has_plain_head, packs_sequences, show
 from stillhouse.train.packing import Packed, pack
 
+_REMEMBERED = 4096  # alignments of responses: those of a data set, or of many steps of own answers
+
 
 class OnlineTeacher:
-    """Raises RecipeError where the two do not share their tokens, or where the teacher cannot show its logits."""
+    """Raises RecipeError where the two end a turn differently, or where the teacher cannot show its logits."""
 
     def __init__(self, name: str, teacher: Any, student_tokenizer: Any):
         if not isinstance(teacher, Reveals):
@@ -29,39 +35,94 @@ class OnlineTeacher:
                 f"train: teacher {name!r} cannot show its logits; use a local one (backend: transformers or pocket), "
                 "or elicit feature.top_logprobs first"
             )
-        self.model, self.tokenizer = teacher.module(), teacher.tokenizer()
-        _same_tokens(name, self.tokenizer, student_tokenizer)
+        self.name, self.model, self.tokenizer = name, teacher.module(), teacher.tokenizer()
+        self.student_tokenizer = student_tokenizer
+        self.same_tokens = fingerprint(self.tokenizer) == fingerprint(student_tokenizer)
+        if self.same_tokens:
+            _same_ends(name, self.tokenizer, student_tokenizer)
         self.same = same_rendering(self.tokenizer, student_tokenizer)
-        self.vocabulary = addressable(student_tokenizer)
         self.packing = packs_sequences(self.model)
         self.fused = False
         self._prompts: dict[tuple[str, int], list[int]] = {}
+        self._across: dict[bytes, tuple[Rendered, Aligned]] = {}
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """What its tokens have to do with the student's."""
+        return Bridge(self.student_tokenizer, self.tokenizer)
 
     def place(self, device: torch.device, *, fused: bool) -> None:
         self.model.eval().to(device)
         self.fused = fused and has_plain_head(self.model)
 
-    def read(self, group: str, branch: Branch, batch: Packed, layers: Sequence[int]) -> Shown:
+    def aligned(self, branch: Branch, items: Sequence[Item], by: str) -> list[tuple[Rendered, Aligned]]:
+        """Each of `items` as the teacher reads it, and where its positions meet the student's."""
+        return [self._aligned(branch, item, by) for item in items]
+
+    def compared(self, branch: Branch, items: Sequence[Item], by: str) -> np.ndarray:
+        """at_N: the teacher's target position for each of the student's, counted over all of `items`; -1 for none."""
+        found, start = [], 0
+        for rendered, aligned in self.aligned(branch, items, by):
+            found.append(np.where(aligned.teacher_at_N < 0, -1, aligned.teacher_at_N + start))
+            start += len(rendered.response)
+        return np.concatenate(found)
+
+    def read_across(self, branch: Branch, items: Sequence[Item], layers: Sequence[Layer]) -> tuple[Shown, Tensor]:
+        """What the teacher says at its own targets, sequence by sequence, and the ids it finds there."""
+        rendered = [self._aligned(branch, item, "bytes")[0] for item in items]
+        own = [Item(np.asarray(each.ids, np.int32), each.start, number) for number, each in enumerate(rendered)]
+        anew = pack({"": own}, pad=pad_id(self.tokenizer), packing=self.packing)
+        shown = self._shown(layers, anew.ids_RC, anew.position_RC, anew.target_RC)
+        placed = [item.index for item in anew.items[""]]
+        target_ids_M = np.concatenate([np.asarray(each.response, np.int64) for each in rendered])
+        return shown.arranged(
+            [own[number].targets for number in placed], np.argsort(placed).tolist()
+        ), torch.from_numpy(target_ids_M)
+
+    def _aligned(self, branch: Branch, item: Item, by: str) -> tuple[Rendered, Aligned]:
+        record = branch.record(item.index)
+        key = f"{branch.name}|{record.id}|{item.start}|{by}|".encode() + item.ids.tobytes()
+        if key not in self._across:
+            if len(self._across) > _REMEMBERED:
+                self._across.clear()
+            own = item.ids[item.start :].tolist()
+            theirs = render(self.tokenizer, record.prompt, self._text(record, item))
+            self._across[key] = theirs, self.bridge.aligned(own, theirs.response, by=by)
+        return self._across[key]
+
+    def _text(self, record: Any, item: Item) -> str:
+        if item.own or not hasattr(record, "response"):
+            responses = getattr(record, "responses", None)
+            if responses is not None and not item.own:
+                return responses[item.slot]
+            return self.student_tokenizer.decode(item.ids[item.start :], skip_special_tokens=True)
+        return record.response
+
+    def read(self, group: str, branch: Branch, batch: Packed, layers: Sequence[Layer]) -> Shown:
         """What the teacher says at the targets of one group of the batch, in their order."""
         if self.same and (self.packing or not batch.shared):
             rows = batch.rows[group]
             return self._shown(layers, batch.ids_RC[rows], batch.position_RC[rows], batch.target_RC[rows])
         items = batch.items[group]
-        own = [self._under_own_prompt(group, branch, item, number) for number, item in enumerate(items)]
+        own = [self._under_own_prompt(branch, item, number) for number, item in enumerate(items)]
         anew = pack({group: own}, pad=pad_id(self.tokenizer), packing=self.packing)
         shown = self._shown(layers, anew.ids_RC, anew.position_RC, anew.target_RC)
         placed = [item.index for item in anew.items[group]]
         return shown.arranged([own[number].targets for number in placed], np.argsort(placed).tolist())
 
-    def _under_own_prompt(self, group: str, branch: Branch, item: Item, number: int) -> Item:
-        key = group, item.index
+    def prompt(self, branch: Branch, item: Item) -> list[int]:
+        """The prompt of an item as the teacher's own template renders it."""
+        key = branch.name, item.index
         if key not in self._prompts:
             self._prompts[key] = render_prompt(self.tokenizer, branch.record(item.index).prompt)
-        prompt = self._prompts[key]
+        return self._prompts[key]
+
+    def _under_own_prompt(self, branch: Branch, item: Item, number: int) -> Item:
+        prompt = self.prompt(branch, item)
         return Item(np.concatenate([np.array(prompt, np.int32), item.ids[item.start :]]), len(prompt), number)
 
     @torch.no_grad()
-    def _shown(self, layers: Sequence[int], *arrays_RC: np.ndarray) -> Shown:
+    def _shown(self, layers: Sequence[Layer], *arrays_RC: np.ndarray) -> Shown:
         arrays = [torch.from_numpy(array).to(self.model.device) for array in arrays_RC]
         with answering(self.model):
             return show(self.model, *arrays, layers=layers, fused=self.fused)
@@ -102,12 +163,7 @@ class _WithoutAdapter:
         return getattr(self._adapted, name)
 
 
-def _same_tokens(name: str, teacher_tokenizer: Any, student_tokenizer: Any) -> None:
-    if fingerprint(teacher_tokenizer) != fingerprint(student_tokenizer):
-        raise RecipeError(
-            f"train: teacher {name!r} and the student cut text with different tokenizers, so their distributions "
-            "cannot be compared token by token; take a student of the teacher's family, or learn from text alone"
-        )
+def _same_ends(name: str, teacher_tokenizer: Any, student_tokenizer: Any) -> None:
     ends = end_ids(teacher_tokenizer)[0], end_ids(student_tokenizer)[0]
     if ends[0] != ends[1]:
         said = [teacher_tokenizer.convert_ids_to_tokens(end) for end in ends]

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from stillhouse.records import Ranking, TopLogprobs
 from stillhouse.train.batch import Branch, Item
@@ -122,11 +124,27 @@ def groups(items: Sequence[Item]) -> np.ndarray:
     return np.array([seen.setdefault(mark, len(seen)) for mark in marks])
 
 
-def scores(branch: Branch, items: Sequence[Item]) -> np.ndarray:
-    """scores_S of rankings: those of the records; where a record has none, its order, best first."""
+def scores(branch: Branch, items: Sequence[Item], *, own: bool = False) -> np.ndarray:
+    """scores_S of rankings: those of the records; where a record has none, its order, best first.
+
+    With `own` the student's answers have their rewards, and the record's own answer is better than any of them.
+    """
+    if own:
+        rewards = [item.reward for item in items if item.own]
+        return np.array([item.reward if item.own else max([0.0, *rewards]) + 1.0 for item in items], np.float32)
     found = []
     for item in items:
         record = branch.record(item.index)
         assert isinstance(record, Ranking)
         found.append(record.scores[item.slot] if record.scores else float(-item.slot))
     return np.array(found, np.float32)
+
+
+def last_positions(items: Sequence[Item]) -> np.ndarray:
+    """The place of each sequence's last target among all."""
+    return np.cumsum([item.targets for item in items]) - 1
+
+
+def padded(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """[N, ...] cut into pieces of these sizes, one above the other, filled up with zeros."""
+    return pad_sequence(list(values.split(list(sizes))), batch_first=True)

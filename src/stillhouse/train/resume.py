@@ -15,6 +15,7 @@ from stillhouse.train.terms import Term
 
 TOTALS = "stillhouse.json"
 OBJECTIVES = "objectives.pt"
+MEMORY = "rollouts-{}.json"  # of each process
 _STATE = "trainer_state.json"  # the last file the library writes: without it a checkpoint is not whole
 
 
@@ -29,6 +30,12 @@ class Totals:
     target_tokens: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    met: dict[str, list[float]] = field(default_factory=dict)  # by teacher: positions compared, and asked for
+
+    def meet(self, teachers: Sequence[str], met: float, asked: float) -> None:
+        if asked:
+            known = self.met.setdefault(teachers[0], [0.0, 0.0])
+            known[:] = [known[0] + met, known[1] + asked]
 
     def write(self, folder: Path, identity: str) -> None:
         (folder / TOTALS).write_text(json.dumps({"identity": identity, **asdict(self)}))
@@ -63,10 +70,7 @@ def identity_of(
     """Equal for two calls that would train the same student in the same way."""
     told = [
         _weights(model),
-        [
-            (term.label, term.weight, term.teachers, term.weight_column, term.layers, _told(term.objective))
-            for term in terms
-        ],
+        [(term.label, term.weight, term.teachers, _told(term.objective), *term.places) for term in terms],
         [sorted((name, _told(value)) for name, value in term.knobs.items()) for term in terms],
         sorted((name, branch.content()) for name, branch in branches.items()),
         # how often to save and to log does not change what is learned

@@ -1,6 +1,6 @@
 """The student: loaded from a folder or a hub name, with or without LoRA, and saved so that transformers can load it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
 from stillhouse.render import end_ids, pad_id
+from stillhouse.train.batch import SCORERS
+from stillhouse.train.scoring import require_scoring_head, scoring_head
 
 # what a recipe may write under `student: {lora: ...}`, and what peft calls it
 LORA_KNOBS = {
@@ -20,16 +22,23 @@ LORA_KNOBS = {
     "rslora": "use_rslora",
     "init": "init_lora_weights",
 }
-KINDS = ("causal_lm",)
+KINDS = ("causal_lm", *SCORERS)
 ADAPTER = "adapter"
+_MEANING = {"causal_lm": "causal language model", **dict.fromkeys(SCORERS, "model that scores sequences")}
 
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A causal language model and its tokenizer. Training changes the model in place."""
+    """A model and its tokenizer. Training changes the model in place.
+
+    `kind` causal_lm writes; reward and reranker give a prompt with an answer one number, classifier a prompt one for
+    each of its `labels`.
+    """
 
     model: Any
     tokenizer: Any
+    kind: str = "causal_lm"
+    labels: tuple[str, ...] = ()
 
 
 def load_student(
@@ -37,6 +46,7 @@ def load_student(
     *,
     kind: str = "causal_lm",
     lora: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
     dtype: str = "float32",
     seed: int = 0,
 ) -> Student:
@@ -48,26 +58,30 @@ def load_student(
     if kind not in KINDS:
         raise RecipeError(f"student.kind: {kind!r} cannot be trained; {nearest(kind, KINDS)}")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    if (kind == "classifier") != bool(labels):
+        raise RecipeError("student.labels: a student of kind classifier needs its classes here, and no other takes any")
     source = _source(str(path_or_name))
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise RecipeError(f"student.dtype: {dtype!r}; {nearest(dtype, ('float32', 'bfloat16', 'float16'))}")
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+            model = _loaded(source, kind, tokenizer, labels, getattr(torch, dtype), seed)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"student.model: {source!r} cannot be loaded as a causal language model: {reason}; "
+            f"student.model: {source!r} cannot be loaded as a {_MEANING[kind]}: {reason}; "
             "give a folder that from_pretrained loads, a model's name, or pocket"
         ) from error
-    return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer)
+    if kind in SCORERS:
+        require_scoring_head(model, kind)
+    return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer, kind, tuple(labels))
 
 
 def save_student(student: Student, folder: str | Path) -> Path:
-    """Writes what `AutoModelForCausalLM.from_pretrained(folder)` loads; a LoRA is merged, and kept in `adapter/` too.
+    """Writes what the library's `from_pretrained(folder)` loads; a LoRA is merged, and kept in `adapter/` too.
 
     The generation settings get every id that ends a turn, so that the saved student stops where it learned to.
     """
@@ -114,4 +128,19 @@ def _with_lora(model: Any, knobs: Mapping[str, Any], seed: int) -> Any:
     given.setdefault("target_modules", "all-linear")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **given))
+        task = "CAUSAL_LM" if scoring_head(model) is None else "SEQ_CLS"
+        return get_peft_model(model, LoraConfig(task_type=task, **given))
+
+
+def _loaded(source: str, kind: str, tokenizer: Any, labels: Sequence[str], dtype: Any, seed: int) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if kind == "causal_lm":
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    told: dict[str, Any] = {"num_labels": max(len(labels), 1), "pad_token_id": pad_id(tokenizer)}
+    if labels:
+        told |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # a model that wrote has no scoring head yet: its first weights are drawn
+        return AutoModelForSequenceClassification.from_pretrained(source, dtype=dtype, **told)

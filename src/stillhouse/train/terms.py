@@ -9,13 +9,16 @@ from typing import Any
 from torch import nn
 
 from stillhouse.errors import RecipeError, nearest
-from stillhouse.records import Record
-from stillhouse.train.batch import REWARD_PROVIDES, ROLLOUTS_PROVIDE, TEACHER_PROVIDES, Branch, rendered
+from stillhouse.records import Ranking, Record
+from stillhouse.train.batch import REWARD_PROVIDES, SCORERS, TEACHER_PROVIDES, Branch, Layer, provided, rendered
 from stillhouse.train.rollout import Rollouts
+from stillhouse.train.stored import joined
 
 ROLLOUTS = "rollouts"  # the name under which terms read the student's own answers
 REFERENCE = "reference"  # the teacher's name under which they find the student as it was before training
-_REFERENCES = frozenset({"reference_logprobs_N", "reference_logprobs_S"})
+_REFERENCES = frozenset({"reference_logprobs_N", "reference_logprobs_S", "reference_mismatched_logprobs_S"})
+_TEACHERS = TEACHER_PROVIDES | {"judge_probabilities_N"}
+_MISMATCHED = frozenset({"student_mismatched_logprobs_S", "reference_mismatched_logprobs_S"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,11 @@ class Term:
 
     `objective` returns the sum over its mask; it is a function or an nn.Module, whose parameters are then trained too.
     `teacher` names the teacher (or several) that shows its logits and hidden states; `reference` is the student as it
-    was before training. `weight_column` names a column of the records that weighs each example. `layers` are the
-    student's and the teacher's layer whose states are compared: 0 the embeddings, -1 the last.
+    was before training. `weight_column` names a column of the records that weighs each example, `score_column` one that
+    says how good it is, `route` one that names the teacher of each. `layers` are the student's and the teacher's layer
+    whose states are compared: 0 the embeddings, -1 the last; for attention relations 0 is the first block, and
+    `relations` says which: queries, keys or values. `align` pairs the positions of a teacher with another tokenizer:
+    where both have read the same bytes, or by count from the first token.
     """
 
     name: str
@@ -36,6 +42,10 @@ class Term:
     teacher: str | Sequence[str] | None = None
     weight_column: str | None = None
     layers: tuple[int, int] = (-1, -1)
+    score_column: str = "score"
+    route: str | None = None
+    relations: str = "queries"
+    align: str = "bytes"
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -47,18 +57,53 @@ class Term:
     def label(self) -> str:
         return f"{self.name} on {self.on}"
 
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """Where in the records and the models it looks."""
+        return (self.weight_column, self.layers, self.score_column, self.route, self.relations, self.align)
+
+    @property
+    def mark(self) -> str:
+        """By which an objective's own parameters are known from one phase to the next."""
+        return f"{self.name} {self.layers[0]} {self.layers[1]}"
+
     def bound(self) -> Callable[..., Any]:
         return partial(self.objective, **self.knobs)
 
     def wants(self) -> tuple[str, ...]:
         """The names of the arrays it reads: its positional parameters."""
-        call = self.objective.forward if isinstance(self.objective, nn.Module) else self.objective
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        return tuple(name for name, p in inspect.signature(call).parameters.items() if p.kind in kinds)
+        return tuple(self._parameters())
+
+    def believes(self) -> Any:
+        """The kind of beliefs that it declares to read: one class, or all of them."""
+        return self._parameters()["teacher_beliefs"].annotation if "teacher_beliefs" in self.wants() else None
+
+    def reads_stored(self) -> bool:
+        """Whether its beliefs are those of the records, and not of a teacher beside the student."""
+        return "teacher_beliefs" in self.wants() and not self.teachers
+
+    def compares(self) -> bool:
+        """Whether it looks at the positions of the teacher that it names, one by one."""
+        return bool(self.teachers and {"teacher_beliefs", "teacher_hidden_NH"} & set(self.wants()))
+
+    def mismatches(self) -> bool:
+        """Whether it asks for the answers of other prompts."""
+        return bool(_MISMATCHED & set(self.wants()))
 
     def judges(self) -> bool:
         """Whether it holds an answer against something; learning one's own answers as they are teaches nothing."""
-        return bool((TEACHER_PROVIDES | REWARD_PROVIDES | _REFERENCES) & set(self.wants()))
+        return bool((_TEACHERS | REWARD_PROVIDES | _REFERENCES) & set(self.wants()))
+
+    def reads(self, side: int) -> set[Layer]:
+        """The layers of the student (0) or of the teacher (1) that it compares."""
+        who = ("student", "teacher")[side]
+        found: set[Layer] = {self.layers[side]} if f"{who}_hidden_NH" in self.wants() else set()
+        return found | ({(self.layers[side], self.relations)} if f"{who}_relations_BTH" in self.wants() else set())
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        call = self.objective.forward if isinstance(self.objective, nn.Module) else self.objective
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return {name: p for name, p in inspect.signature(call).parameters.items() if p.kind in kinds}
 
 
 def branches(
@@ -67,16 +112,26 @@ def branches(
     data: Mapping[str, Sequence[Record]],
     rollouts: Rollouts | None,
     max_length: int | None,
+    labels: Sequence[str] = (),
 ) -> dict[str, Branch]:
-    """What the terms read, rendered once, each under the name by which they read it."""
+    """What the terms read, rendered once, each under the name by which they read it.
+
+    `labels` are the classes of a student that classifies: it learns the prompt's, and writes nothing.
+    """
     found: dict[str, Branch] = {}
     for term in terms:
         if term.on in found:
             continue
-        columns = sorted({t.weight_column for t in terms if t.on == term.on and t.weight_column is not None})
+        mine = [t for t in terms if t.on == term.on]
+        columns = {t.weight_column for t in mine if t.weight_column is not None}
         if term.on != ROLLOUTS:
             records = _records(term.on, data, f"objective {term.name}")
-            found[term.on] = rendered(term.on, records, tokenizer, max_length=max_length, weight_columns=columns)
+            columns |= {t.score_column for t in mine if "scores_S" in t.wants() and _lone(records)}
+            found[term.on] = rendered(
+                term.on, records, tokenizer, max_length=max_length, weight_columns=sorted(columns), labels=labels
+            )
+            if found[term.on].kinds == ("StoredSignal",) and any(t.reads_stored() for t in mine):
+                found[term.on].signals = joined(found[term.on], tokenizer)
             continue
         if rollouts is None:
             raise RecipeError(
@@ -85,21 +140,45 @@ def branches(
             )
         found[ROLLOUTS] = rendered(
             rollouts.on,
-            _records(rollouts.on, data, "rollouts.on"),
+            trained_on(_records(rollouts.on, data, "rollouts.on"), rollouts),
             tokenizer,
             max_length=max_length,
-            answered=rollouts.fraction < 1,
+            answered=rollouts.answered,
             room=rollouts.max_new_tokens if rollouts.fraction > 0 else 0,
-            weight_columns=columns,
+            weight_columns=sorted(columns),
         )
     if rollouts is not None and ROLLOUTS not in found:
         raise RecipeError("train: no objective learns from the rollouts; write `on: rollouts` in one or leave them out")
     return found
 
 
-def online(terms: Sequence[Term]) -> set[str]:
+def trained_on(records: Sequence[Record], rollouts: Rollouts) -> Sequence[Record]:
+    """The records of a branch without those held out for an adaptive share of own answers."""
+    if rollouts.adaptive is None:
+        return records
+    if len(records) <= rollouts.adaptive.examples:
+        raise RecipeError(
+            f"train.rollouts.adaptive.examples: {rollouts.adaptive.examples} held-out records of the {len(records)} that "
+            f"branch {rollouts.on!r} has leave nothing to train on; hold out fewer"
+        )
+    return [records[at] for at in range(len(records) - rollouts.adaptive.examples)]
+
+
+def held_out(
+    tokenizer: Any, data: Mapping[str, Sequence[Record]], rollouts: Rollouts | None, max_length: int | None
+) -> Branch | None:
+    """The records whose loss decides how many own answers are made."""
+    if rollouts is None or rollouts.adaptive is None:
+        return None
+    records = data[rollouts.on]
+    held = [records[at] for at in range(len(records) - rollouts.adaptive.examples, len(records))]
+    return rendered(rollouts.on, held, tokenizer, max_length=max_length)
+
+
+def online(terms: Sequence[Term], rollouts: Rollouts | None = None) -> set[str]:
     """The teachers that are read beside the student, the reference among them."""
-    found = {name for term in terms if TEACHER_PROVIDES & set(term.wants()) for name in term.teachers}
+    found = {rollouts.teacher} if rollouts is not None and rollouts.teacher is not None else set()
+    found |= {name for term in terms if _TEACHERS & set(term.wants()) for name in term.teachers}
     return found | ({REFERENCE} if any(_REFERENCES & set(term.wants()) for term in terms) else set())
 
 
@@ -110,15 +189,20 @@ def check(
     rollouts: Rollouts | None,
     *,
     windows_are_whole: bool,
+    kind: str = "causal_lm",
 ) -> None:
     """Refuses terms that ask for arrays nobody provides, or that could not mean what they say."""
     if not terms:
         raise RecipeError("train: there are no objectives; write at least one, e.g. {do: supervised.cross_entropy}")
+    if rollouts is not None and rollouts.teacher is not None and rollouts.teacher not in teachers:
+        raise RecipeError(
+            f"train.rollouts.teacher: no teacher {rollouts.teacher!r}; {nearest(rollouts.teacher, teachers)}"
+        )
     for term in terms:
-        _check_arrays(term, found, teachers, rollouts)
-        if "mask_N" in term.wants() and not windows_are_whole:
+        _check_arrays(term, found, teachers, rollouts, kind)
+        if ("mask_N" in term.wants() or term.mismatches()) and not windows_are_whole:
             raise RecipeError(
-                f"train: objective {term.name} compares the positions of a batch as one set and cannot be cut into "
+                f"train: objective {term.name} compares what a batch holds as one set and cannot be cut into "
                 "micro-batches; set gradient_accumulation_steps to 1 and train in one process"
             )
         if term.on == ROLLOUTS and rollouts is not None:
@@ -126,26 +210,42 @@ def check(
 
 
 def _check_arrays(
-    term: Term, found: Mapping[str, Branch], teachers: Mapping[str, Any], rollouts: Rollouts | None
+    term: Term, found: Mapping[str, Branch], teachers: Mapping[str, Any], rollouts: Rollouts | None, kind: str
 ) -> None:
-    offered = ROLLOUTS_PROVIDE if term.on == ROLLOUTS else found[term.on].provides
-    if term.on == ROLLOUTS and rollouts is not None and rollouts.reward is not None:
-        offered = offered | REWARD_PROVIDES
     for name in term.teachers:
         if name not in teachers and name != REFERENCE:
             known = nearest(name, {*teachers, REFERENCE})
             raise RecipeError(f"train: objective {term.name} names a teacher {name!r}; {known}")
-        offered = offered | TEACHER_PROVIDES
-    missing = [name for name in term.wants() if name not in offered]
-    if missing:
-        advice = "look at what `still explain` says of its arrays"
-        if set(missing) <= TEACHER_PROVIDES:
-            advice = "give it a teacher that shows its logits (teacher: <name>), or elicit feature.top_logprobs first"
-        if set(missing) <= REWARD_PROVIDES:
-            advice = "learn from rollouts with a reward (rollouts: {on: <branch>, samples: 4, reward: {do: <grader>}})"
-        raise RecipeError(
-            f"train: objective {term.name} needs {', '.join(missing)}, which {term.on!r} does not provide; {advice}"
+    own = term.on == ROLLOUTS and rollouts is not None
+    kinds = ["rollouts"] if term.on == ROLLOUTS else found[term.on].kinds
+    for held in kinds:
+        offered = provided(
+            held,
+            kind=kind,
+            teachers=len(term.teachers),
+            rewarded=own and rollouts.rewarded,  # type: ignore[union-attr]
+            beside=own and rollouts.beside,  # type: ignore[union-attr]
         )
+        if missing := [name for name in term.wants() if name not in offered]:
+            raise RecipeError(lacking(f"train: objective {term.name}", missing, held, kind))
+
+
+def lacking(who: str, missing: Sequence[str], held: str, kind: str) -> str:
+    """One sentence: what an objective needs that nobody gives, and what to write."""
+    needs = set(missing)
+    advice = "look at what `still explain` says of its arrays"
+    if kind in SCORERS:
+        able = ", ".join(SCORERS[kind])
+        advice = f"a student of kind {kind} learns from {able} and from objectives on its scores"
+    elif needs & {"student_scores_S", "student_step_logits_N"}:
+        advice = "give the student a scoring head (student: {kind: reward}, or reranker)"
+    elif needs <= _TEACHERS - {"judge_probabilities_N"}:
+        advice = "give it a teacher that shows its logits (teacher: <name>), or elicit feature.top_logprobs first"
+    elif needs <= REWARD_PROVIDES | {"judge_probabilities_N"}:
+        advice = "learn from rollouts with a reward (rollouts: {on: <branch>, samples: 4, reward: {do: <grader>}})"
+    elif held != "Ranking" and needs & {"group_S", "weight_G", "edit_N"}:
+        advice = "learn from rankings (feedback.compare, preferences.known), or from rollouts with a reward"
+    return f"{who} needs {', '.join(missing)}, which {held} records do not give; {advice}"
 
 
 def _check_rollouts(term: Term, rollouts: Rollouts) -> None:
@@ -154,16 +254,27 @@ def _check_rollouts(term: Term, rollouts: Rollouts) -> None:
             f"train: objective {term.name} would only repeat the student's own answers; "
             "use one that holds them against a teacher, e.g. divergence.reverse_kl with teacher: <name>"
         )
-    if "rollout_logprobs_N" in term.wants() and (rollouts.temperature, rollouts.top_p) != (1, 1):
+    if "rollout_logprobs_N" in term.wants() and not rollouts.plain:
         raise RecipeError(
-            f"train: objective {term.name} needs answers drawn from the student's own distribution; "
-            f"set temperature and top_p of the rollouts to 1 (they are {rollouts.temperature} and {rollouts.top_p})"
+            f"train: objective {term.name} needs fresh answers drawn from the student's own distribution; "
+            "set temperature and top_p of the rollouts to 1 and leave out top_k and replay"
         )
-    if REWARD_PROVIDES & set(term.wants()) and (rollouts.fraction < 1 or rollouts.samples < 2):
+    grouped = {"rewards_S", "scores_S"} & set(term.wants()) and {"group_S"} & set(term.wants())
+    if grouped and not rollouts.beside and (rollouts.fraction < 1 or rollouts.samples < 2):
         raise RecipeError(
             f"train: objective {term.name} compares the rewards of several own answers to each prompt; "
             "set fraction to 1 and samples to 2 or more"
         )
+    if REWARD_PROVIDES - {"scores_S"} & set(term.wants()) and (rollouts.fraction < 1 or rollouts.beside):
+        raise RecipeError(
+            f"train: objective {term.name} learns from rewards, which only the student's own answers have; "
+            "set fraction to 1 and leave out beside"
+        )
+
+
+def _lone(records: Sequence[Record]) -> bool:
+    """Answers that stand alone have their scores in a column."""
+    return len(records) > 0 and not isinstance(records[0], Ranking)
 
 
 def _records(name: str, data: Mapping[str, Sequence[Record]], who: str) -> Sequence[Record]:

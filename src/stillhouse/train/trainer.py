@@ -5,12 +5,14 @@ them. What each objective's sum is divided by, the target positions of nonzero w
 over all processes. So a step is the same however its examples are cut into micro-batches.
 """
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +24,36 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from stillhouse.errors import RecipeError, RunFailed
+from stillhouse.generate import answering
+from stillhouse.kernels.alignment import token_bytes
+from stillhouse.kernels.fused import target_logprobs
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
 from stillhouse.render import addressable, pad_id
-from stillhouse.train.arrays import GroupArrays, eligible
-from stillhouse.train.batch import Item
-from stillhouse.train.forward import has_plain_head, packs_sequences, show
+from stillhouse.train.arrays import Counted, GroupArrays
+from stillhouse.train.batch import SCORERS, TOKENWISE, Branch, Item, Layer
+from stillhouse.train.forward import Shown, has_plain_head, packs_sequences, show
+from stillhouse.train.mismatched import MISMATCHED, with_mismatched
 from stillhouse.train.online import OnlineTeacher, Start
 from stillhouse.train.packing import Packed, pack
 from stillhouse.train.plan import Plan
-from stillhouse.train.resume import OBJECTIVES, Totals, identity_of, resume_point
+from stillhouse.train.replay import Memory
+from stillhouse.train.resume import MEMORY, OBJECTIVES, Totals, identity_of, resume_point
 from stillhouse.train.rollout import Rollouts, roll_out
+from stillhouse.train.scoring import own_positions, scores_at
 from stillhouse.train.settings import batch_size, known_arguments, schedule, settings
 from stillhouse.train.student import Student
-from stillhouse.train.terms import REFERENCE, ROLLOUTS, Term, branches, check, online
+from stillhouse.train.terms import REFERENCE, ROLLOUTS, Term, branches, check, held_out, online
 
 __all__ = ["Rollouts", "Term", "Trained", "known_arguments", "train"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training did. `history` has the rows given to `on_progress`; `left_out` the records it could not use."""
+    """What a training did. `history` has the rows given to `on_progress`; `left_out` the records it could not use.
+
+    `coverage`: of teachers with another tokenizer, the share of the target positions at which they were compared.
+    """
 
     steps: int
     input_tokens: int
@@ -50,6 +61,8 @@ class Trained:
     seconds: float
     history: list[dict[str, Any]]
     left_out: list[Lost]
+    coverage: dict[str, float]
+    objectives: dict[str, dict[str, Tensor]]  # what objectives with parameters of their own learned, by term
 
 
 def train(
@@ -76,26 +89,33 @@ def train(
     finite (the last checkpoint stays).
     """
     max_length = _longest(student, max_length)
-    found = branches(student.tokenizer, terms, data, rollouts, max_length)
+    found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels)
     made = settings(arguments, Path(out), seed)
     whole = made.gradient_accumulation_steps * made.world_size == 1
-    check(terms, found, teachers, rollouts, windows_are_whole=whole)
+    check(terms, found, teachers, rollouts, windows_are_whole=whole, kind=student.kind)
     length = schedule(made, {name: len(branch) for name, branch in found.items()})
     plan = Plan(found, seed=seed, length=length, size=batch_size(made), rank=made.process_index, world=made.world_size)
     shown = dict(teachers)
-    if REFERENCE in online(terms) and REFERENCE not in teachers:
+    named = online(terms, rollouts)
+    if REFERENCE in named and REFERENCE not in teachers:
         shown[REFERENCE] = Start(student.model if reference is None else reference, student.tokenizer)
-    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(online(terms))}
+    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(named)}
+    _check_tokens(terms, rollouts, beside)
     identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
     with quiet(), _lent(student.model, [term.objective for term in terms]):
         trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
         trainer.packing = packing and packs_sequences(student.model)
         trainer.on_progress = on_progress
+        trainer.held_out = held_out(student.tokenizer, data, rollouts, max_length)
         checkpoint = resume_point(Path(out), identity)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     totals = trainer.totals
     lost = [lost for branch in found.values() for lost in branch.lost]
-    return Trained(made.max_steps, totals.input_tokens, totals.target_tokens, totals.seconds, totals.history, lost)
+    learned = {term.mark: term.objective.state_dict() for term in terms if isinstance(term.objective, nn.Module)}
+    return Trained(
+        made.max_steps, totals.input_tokens, totals.target_tokens, totals.seconds, totals.history, lost,
+        trainer.coverage(), learned,
+    )  # fmt: skip
 
 
 # below it the logits of a batch fit a cache or two, and making them at once is faster
@@ -106,6 +126,7 @@ class _Trainer(Trainer):
     loss_is_scaled_for_ga = True  # divided by the counts of the whole window
     packing = True
     on_progress: Callable[[dict[str, Any]], None] | None = None
+    held_out: Branch | None = None
 
     def __init__(
         self,
@@ -120,8 +141,15 @@ class _Trainer(Trainer):
         super().__init__(model=student.model, args=made, train_dataset=plan)
         self.remove_callback(PrinterCallback)
         self.tokenizer, self.plan, self.online, self.rollouts = student.tokenizer, plan, online, rollouts
+        self.memory = None if rollouts is None else Memory(rollouts, made.seed)
         self.terms = [(term, term.bound()) for term in terms]
         self.layers = _layers(terms)
+        self.kind = student.kind
+        self.mismatching = sorted({term.on for term in terms if term.mismatches()})
+        steps = any("step_labels_N" in term.wants() for term in terms)
+        self.spelled = token_bytes(student.tokenizer) if steps else []
+        measured = any("squared_distance" in term.wants() for term in terms)
+        self.start = _trained_weights(student.model) if measured else {}
         # a sharded head cannot be used outside the model's own forward pass
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.fused = not sharded and _worth_fusing(student.model, terms)
@@ -141,12 +169,19 @@ class _Trainer(Trainer):
         groups = [group for _, group in zip(range(num_batches), epoch_iterator)]
         if self.rollouts is not None:
             self._answer(groups)
+        for name in self.mismatching:
+            groups = [with_mismatched(group, name) for group in groups]
         batches = [pack(group, pad=self.pad, packing=self.packing) for group in groups]
-        counts = np.zeros(len(self.terms) + 2)
+        counts = np.zeros(3 * len(self.terms) + 2)
         for batch in batches:
-            counted = [eligible(term, batch.items[term.on], self.plan.branches[term.on]) for term, _ in self.terms]
-            counts += np.array([*counted, batch.tokens, len(batch.target_ids_N)])
+            counted = [self._counted(term, batch) for term, _ in self.terms]
+            compared = [counts.comparable() if counts.across() else (0, 0) for counts in counted]
+            numbers = [each.number() for each in counted]
+            counts += np.array([*numbers, *chain(*compared), batch.tokens, len(batch.target_ids_N)])
         *divisors, input_tokens, target_tokens = self._summed(counts)
+        divisors, compared_with = divisors[: len(self.terms)], divisors[len(self.terms) :]
+        for (term, _), met, asked in zip(self.terms, compared_with[::2], compared_with[1::2]):
+            self.totals.meet(term.teachers, met, asked)
         self.totals.input_tokens += int(input_tokens)
         self.totals.target_tokens += int(target_tokens)
         self.totals.steps += 1
@@ -156,12 +191,8 @@ class _Trainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Packed = inputs["batch"]
-        arrays_RC = (self._tensor(array) for array in (batch.ids_RC, batch.position_RC, batch.target_RC))
-        shown = show(model, *arrays_RC, layers=self.layers["student"], fused=self.fused)
-        offered = {
-            name: GroupArrays(name, branch, batch, shown, self.online, self.vocabulary)
-            for name, branch in self.plan.branches.items()
-        }
+        shown = self._shown(model, batch)
+        offered = {name: self._offered(name, batch, shown) for name in self.plan.branches}
         loss = torch.zeros((), device=self.args.device)
         for number, ((term, objective), count) in enumerate(zip(self.terms, num_items_in_batch)):
             value = objective(*offered[term.on].of(term, self.layers)) / max(count, 1.0)
@@ -169,6 +200,37 @@ class _Trainer(Trainer):
             loss = loss + term.weight * value
         # the processes' gradients are averaged, and the counts are those of all of them
         return loss * self.accelerator.num_processes
+
+    def _shown(self, model: Any, batch: Packed) -> Shown:
+        ids_RC, position_RC, target_RC = (
+            self._tensor(array) for array in (batch.ids_RC, batch.position_RC, batch.target_RC)
+        )
+        if self.kind not in SCORERS:
+            return show(model, ids_RC, position_RC, target_RC, layers=self.layers["student"], fused=self.fused)
+        # a class is told behind the prompt; an answer is judged where it stands
+        at_RC = target_RC if self.kind == "classifier" else own_positions(target_RC)
+        return Shown(scores_at(model, ids_RC, position_RC, at_RC), {})
+
+    def _offered(self, name: str, batch: Packed, shown: Shown) -> GroupArrays:
+        def made(group: str, mismatched: GroupArrays | None = None) -> GroupArrays:
+            return GroupArrays(
+                group, self.plan.branches[name], batch, shown, self.online, self.vocabulary, self.spelled,
+                self._squared_distance, mismatched,
+            )  # fmt: skip
+
+        return made(name, made(name + MISMATCHED) if name in self.mismatching else None)
+
+    def _counted(self, term: Term, batch: Packed) -> Counted:
+        return Counted(term, batch.items[term.on], self.plan.branches[term.on], self.online, self.spelled)
+
+    def _squared_distance(self) -> Tensor:
+        own = self.accelerator.unwrap_model(self.model)
+        trained = dict(own.named_parameters())
+        return torch.stack([(trained[name] - start).square().sum() for name, start in self.start.items()]).sum()
+
+    def coverage(self) -> dict[str, float]:
+        """Of the teachers with another tokenizer, the share of positions at which they could be compared."""
+        return {name: met / max(asked, 1.0) for name, (met, asked) in self.totals.met.items()}
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # walks over all parameters for each micro-batch, for a number that nobody reads
@@ -183,6 +245,7 @@ class _Trainer(Trainer):
             "loss": sum(term.weight * mean for (term, _), mean in zip(self.terms, means)),
             **{f"loss/{term.label}": mean for (term, _), mean in zip(self.terms, means)},
             **self._mean_reward(),
+            **{f"coverage/{name}": share for name, share in self.coverage().items()},
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
             "input_tokens": self.totals.input_tokens,
@@ -197,21 +260,54 @@ class _Trainer(Trainer):
     def _answer(self, groups: list[dict[str, list[Item]]]) -> None:
         """The student's own answers for the whole window, by the weights it starts with."""
         assert self.rollouts is not None
-        items = [item for group in groups for item in group[ROLLOUTS]]
-        branch, step = self.plan.branches[ROLLOUTS], self.state.global_step
+        assert self.memory is not None
+        branch, step, seed = self.plan.branches[ROLLOUTS], self.state.global_step, self.args.seed
+        self.memory.look(step, self._held_out_loss)
+        parted = [self.memory.parted(branch, group[ROLLOUTS], step, self.args.max_steps) for group in groups]
+        teacher = None if self.rollouts.teacher is None else self.online[self.rollouts.teacher]
         answered = iter(
-            roll_out(self.model, self.tokenizer, branch, items, self.rollouts, seed=self.args.seed, step=step)
-        )
-        for group in groups:
-            group[ROLLOUTS] = [item for _ in group[ROLLOUTS] for item in next(answered)]
-            counted = [item for item in group[ROLLOUTS] if item.own and item.weight]
-            self.totals.rewards[0] += sum(item.reward for item in counted)
-            self.totals.rewards[1] += len(counted)
+            roll_out(
+                self.model, self.tokenizer, branch, [item for now, _ in parted for item in now], self.rollouts,
+                seed=seed, step=step, fraction=self.memory.fraction, teacher=teacher,
+            )
+        )  # fmt: skip
+        for group, (now, again) in zip(groups, parted):
+            fresh = [item for _ in now for item in next(answered)]
+            self.memory.keep(fresh)
+            group[ROLLOUTS] = [*fresh, *again]
+        self._reward(groups)
+
+    def _reward(self, groups: list[dict[str, list[Item]]]) -> None:
+        """Adds up the rewards of the window, and tells each answer how far its own is above their mean."""
+        rewards = [item.reward for group in groups for item in group[ROLLOUTS] if item.own and item.weight]
+        self.totals.rewards[0] += sum(rewards)
+        self.totals.rewards[1] += len(rewards)
+        if self.rollouts is not None and self.rollouts.rewarded:
+            total, count = self._summed(np.array([sum(rewards), len(rewards)]))
+            mean = total / max(count, 1.0)
+            for group in groups:
+                group[ROLLOUTS] = [replace(item, advantage=item.reward - mean) for item in group[ROLLOUTS]]
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        """Mean negative log-likelihood of the answers that are kept out of training."""
+        assert self.held_out is not None
+        items = [item for place in range(len(self.held_out)) for item in self.held_out.items(place)]
+        total = count = 0.0
+        for start in range(0, len(items), self.args.per_device_train_batch_size):
+            part = items[start : start + self.args.per_device_train_batch_size]
+            batch = pack({"": part}, pad=self.pad, packing=self.packing)
+            with answering(self.model):
+                logits = self._shown(self.model, batch).logits_NV
+            target_N = self._tensor(batch.target_ids_N)
+            total -= float(target_logprobs(logits, target_N, torch.ones(len(target_N), device=target_N.device)).sum())
+            count += len(target_N)
+        return total / count
 
     def _mean_reward(self) -> dict[str, float]:
         total, count = self._summed(np.array(self.totals.rewards))
         self.totals.rewards = [0.0, 0.0]
-        rewarded = self.rollouts is not None and self.rollouts.reward is not None
+        rewarded = self.rollouts is not None and self.rollouts.rewarded
         return {"reward": total / max(count, 1.0)} if rewarded else {}
 
     def _note(self, number: int, term: Term, value: Tensor) -> None:
@@ -265,6 +361,9 @@ class _Trainer(Trainer):
             folder.mkdir(parents=True)
             totals.write(folder, self.identity)
             torch.save(self.objectives.state_dict(), folder / OBJECTIVES)
+        if self.memory is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MEMORY.format(self.args.process_index)).write_text(json.dumps(self.memory.state()))
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -272,19 +371,42 @@ class _Trainer(Trainer):
         folder = Path(resume_from_checkpoint)
         self.objectives.load_state_dict(torch.load(folder / OBJECTIVES, weights_only=True))
         self.totals = Totals.read(folder)
+        if self.memory is not None:
+            self.memory.load(json.loads((folder / MEMORY.format(self.args.process_index)).read_text()))
         if not self.is_world_process_zero():
             self.totals.losses, self.totals.rewards = [0.0] * len(self.terms), [0.0, 0.0]
 
 
-def _layers(terms: Sequence[Term]) -> dict[str, tuple[int, ...]]:
-    """Which hidden states are compared, of the student and of each teacher."""
-    found: dict[str, set[int]] = {"student": set()}
+def _check_tokens(terms: Sequence[Term], rollouts: Rollouts | None, online: Mapping[str, OnlineTeacher]) -> None:
+    """Refuses what a teacher with another tokenizer cannot do."""
+    together = rollouts.teacher if rollouts is not None else None
+    if together is not None and not online[together].same_tokens:
+        raise RecipeError(
+            f"train.rollouts.teacher: {together!r} has another tokenizer than the student and cannot draw tokens with it; "
+            "take a teacher of the student's family, or let the student answer alone"
+        )
     for term in terms:
-        if "student_hidden_NH" in term.wants():
-            found["student"].add(term.layers[0])
-        if "teacher_hidden_NH" in term.wants():
-            found.setdefault(term.teachers[0], set()).add(term.layers[1])
-    return {name: tuple(sorted(layers)) for name, layers in found.items()}
+        for name in term.teachers:
+            if name in online and not online[name].same_tokens and (needs := set(term.wants()) & TOKENWISE):
+                raise RecipeError(
+                    f"train: teacher {name!r} and the student cut text with different tokenizers, and objective "
+                    f"{term.name} needs {', '.join(sorted(needs))}, token by token; use a divergence, an objective of "
+                    "cross_tokenizer, or the teacher's text alone"
+                )
+
+
+def _layers(terms: Sequence[Term]) -> dict[str, tuple[Layer, ...]]:
+    """Which hidden states are compared, of the student and of each teacher."""
+    found: dict[str, set[Layer]] = {"student": set()}
+    for term in terms:
+        found["student"] |= term.reads(0)
+        if read := term.reads(1):
+            found.setdefault(term.teachers[0], set()).update(read)
+    return {name: tuple(sorted(layers, key=str)) for name, layers in found.items()}
+
+
+def _trained_weights(model: Any) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _worth_fusing(model: Any, terms: Sequence[Term]) -> bool:
