@@ -198,7 +198,8 @@ class Mapped:
         return at
 
 
-Beliefs = Dense | TopK | Sampled | Mapped
+Distributions = Dense | TopK | Mapped
+Beliefs = Distributions | Sampled
 
 
 def _softmax_(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

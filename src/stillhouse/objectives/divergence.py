@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import RecipeError
-from stillhouse.kernels.beliefs import Beliefs, Pair, Sampled
+from stillhouse.kernels.beliefs import Beliefs, Distributions, Pair, Sampled
 from stillhouse.kernels.beliefs import Dense as Dense
 from stillhouse.kernels.beliefs import TopK as TopK
 from stillhouse.kernels.positions import Block, source_of, weighted_sum
@@ -55,14 +55,14 @@ def forward_kl(
 
 
 def reverse_kl(
-    student_logits_NV: Any, teacher_beliefs: Beliefs, weight_N: Tensor, *, temperature: float = 1.0
+    student_logits_NV: Any, teacher_beliefs: Distributions, weight_N: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """KL(student || teacher): keeps to the teacher's modes; for a student that already speaks (Eq. 10, Table 1)."""
     return _distribution(_reverse_kl, student_logits_NV, teacher_beliefs, weight_N, temperature)
 
 
 def jensen_shannon(
-    student_logits_NV: Any, teacher_beliefs: Beliefs, weight_N: Tensor, *, temperature: float = 1.0
+    student_logits_NV: Any, teacher_beliefs: Distributions, weight_N: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """The mean KL of both to their even mixture, at most log 2 (Table 1)."""
     pair = partial(_generalised_jensen_shannon, teacher_weight=0.5)
@@ -71,7 +71,7 @@ def jensen_shannon(
 
 def generalised_jensen_shannon(
     student_logits_NV: Any,
-    teacher_beliefs: Beliefs,
+    teacher_beliefs: Distributions,
     weight_N: Tensor,
     *,
     teacher_weight: float = 0.5,
@@ -92,7 +92,12 @@ def generalised_jensen_shannon(
 
 
 def skew_forward_kl(
-    student_logits_NV: Any, teacher_beliefs: Beliefs, weight_N: Tensor, *, skew: float = 0.1, temperature: float = 1.0
+    student_logits_NV: Any,
+    teacher_beliefs: Distributions,
+    weight_N: Tensor,
+    *,
+    skew: float = 0.1,
+    temperature: float = 1.0,
 ) -> Tensor:
     """KL(p || skew p + (1 - skew) q): forward KL with a bounded gradient (DistiLLM, arXiv 2402.03898, R28).
 
@@ -103,7 +108,12 @@ def skew_forward_kl(
 
 
 def skew_reverse_kl(
-    student_logits_NV: Any, teacher_beliefs: Beliefs, weight_N: Tensor, *, skew: float = 0.1, temperature: float = 1.0
+    student_logits_NV: Any,
+    teacher_beliefs: Distributions,
+    weight_N: Tensor,
+    *,
+    skew: float = 0.1,
+    temperature: float = 1.0,
 ) -> Tensor:
     """KL(q || skew q + (1 - skew) p): reverse KL bounded by -log(skew) (DistiLLM, arXiv 2402.03898, R28).
 
@@ -114,7 +124,7 @@ def skew_reverse_kl(
 
 
 def total_variation(
-    student_logits_NV: Any, teacher_beliefs: Beliefs, weight_N: Tensor, *, temperature: float = 1.0
+    student_logits_NV: Any, teacher_beliefs: Distributions, weight_N: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """Half the sum of |p - q|: symmetric and bounded by 1, slow from a random start (f-distill, arXiv 2307.15190)."""
     return _distribution(_total_variation, student_logits_NV, teacher_beliefs, weight_N, temperature)
@@ -122,7 +132,7 @@ def total_variation(
 
 def alpha_beta(
     student_logits_NV: Any,
-    teacher_beliefs: Beliefs,
+    teacher_beliefs: Distributions,
     weight_N: Tensor,
     *,
     alpha: float = 0.2,
@@ -144,7 +154,7 @@ def alpha_beta(
 
 def adaptive_kl(
     student_logits_NV: Any,
-    teacher_beliefs: Beliefs,
+    teacher_beliefs: Distributions,
     weight_N: Tensor,
     *,
     head_mass: float = 0.5,

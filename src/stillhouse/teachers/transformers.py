@@ -23,6 +23,7 @@ from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, re
 from stillhouse.teachers.asking.answers import default_store
 from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.base import Answer, Capability, Failure, Identity, Outcome, Request, TokenBeliefs
+from stillhouse.teachers.forced import context, forced
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Teacher"]
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
-_LOGITS_BYTES = 1 << 29  # of float32 logits at a time while beliefs are read
 
 
 class Teacher:
@@ -112,7 +112,7 @@ class Teacher:
         for request in requests:
             ids = render_prompt(tokenizer, request.messages)
             if self._room(ids) < 1:
-                detail = f"the prompt has {len(ids)} tokens, the context of the model {_context(model)}"
+                detail = f"the prompt has {len(ids)} tokens, the context of the model {context(model)}"
                 yield Outcome(request, Failure("context_overflow", detail))
                 continue
             prompts.append(ids)
@@ -145,53 +145,18 @@ class Teacher:
         return Answer(text, "stop" if finished else "length", "", served, len(prompt), len(ids))
 
     def _room(self, prompt: Sequence[int]) -> int:
-        return _context(self.module()) - len(prompt)
+        return context(self.module()) - len(prompt)
 
     def _beliefs(self, rendered: list[Rendered], k: int) -> Iterator[TokenBeliefs]:
-        model = self.module()
+        model, tokenizer = self._load()
         vocabulary = model.get_output_embeddings().weight.shape[0]
         if not 1 <= k <= vocabulary:
             raise RecipeError(f"top_logprobs: k is 1 to {vocabulary} for this model, not {k}")
-        order = sorted(range(len(rendered)), key=lambda index: -len(rendered[index].ids))
-        found: dict[int, TokenBeliefs] = {}
-        while order:
-            batch = order[: self._rows_at_once(rendered, order, vocabulary)]
-            order = order[len(batch) :]
-            found.update(zip(batch, self._scored([rendered[index] for index in batch], k)))
-        yield from (found[index] for index in range(len(rendered)))
 
-    def _rows_at_once(self, rendered: list[Rendered], order: list[int], vocabulary: int) -> int:
-        rows, longest = 0, 1
-        for index in order[: self._batch_size]:
-            longest = max(longest, len(rendered[index].response) + 1)
-            if rows and (rows + 1) * longest * vocabulary * 4 > _LOGITS_BYTES:
-                break
-            rows += 1
-        return rows
+        def top(row: Rendered, logits_TV: torch.Tensor, _: Any) -> TokenBeliefs:
+            return _top(logits_TV, row.response, k)
 
-    def _scored(self, rows: list[Rendered], k: int) -> Iterator[TokenBeliefs]:
-        """One forward pass over left-padded rows, so that the answers stand together at the end."""
-        import torch
-
-        model, tokenizer = self._load()
-        longest, kept = max(len(row.ids) for row in rows), max(len(row.response) for row in rows) + 1
-        if longest > _context(model):
-            raise RecipeError(
-                f"top_logprobs: a row of {longest} tokens does not fit the model's context of {_context(model)}"
-            )
-        ids_BT = torch.full((len(rows), longest), pad_id(tokenizer))
-        mask_BT = torch.zeros_like(ids_BT)
-        for row, rendered in enumerate(rows):
-            ids_BT[row, longest - len(rendered.ids) :] = torch.tensor(rendered.ids)
-            mask_BT[row, longest - len(rendered.ids) :] = 1
-        with torch.inference_mode():
-            positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-            given = {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT}
-            given = {name: tensor.to(model.device) for name, tensor in given.items()}
-            logits_BTV = model(**given, use_cache=False, logits_to_keep=kept).logits[:, -kept:]
-            for row, rendered in enumerate(rows):
-                logits_TV = logits_BTV[row, kept - len(rendered.response) - 1 : kept - 1]
-                yield _top(logits_TV, rendered.response, k)
+        yield from forced(model, tokenizer, rendered, top, batch_size=self._batch_size)
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -249,10 +214,6 @@ def _decoded(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
     before = tokenizer.decode(prompt, skip_special_tokens=True)
     whole = tokenizer.decode([*prompt, *ids], skip_special_tokens=True)
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _context(model: Any) -> int:
-    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
 
 
 def _device(name: str) -> str:

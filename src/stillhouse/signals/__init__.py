@@ -1,0 +1,1 @@
+"""Teacher signals on disk: what a teacher believes at each token, kept once in few bytes, checked whenever it is read."""

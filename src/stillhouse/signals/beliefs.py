@@ -1,0 +1,150 @@
+"""Stored rows as the beliefs that divergences take, and the test that they stand where they should.
+
+Legend: N positions, K kept tokens, V vocabulary, H hidden width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillhouse.errors import RecipeError
+from stillhouse.signals.codecs import Draws, Kept
+from stillhouse.signals.contract import ids_hash
+from stillhouse.signals.store import SignalReader
+
+HEAD = "head.safetensors"
+_PROBED_ROWS = 64
+_PROBED_POSITIONS = 32  # fewer tell nothing
+_CLEARLY = 0.1  # nats by which another alignment must be better before it is believed
+
+
+class StoredSignals:
+    """The rows that a branch of training data learns from, checked against the student's own tokens.
+
+    `rows` are the keys of the rows and `responses` the student's token ids of each. Raises RecipeError, in one
+    sentence, where the student, the data or the alignment is not what the signals are about.
+    """
+
+    def __init__(
+        self, where: str, folder: Path, rows: Sequence[str], responses: Sequence[Sequence[int]], tokenizer: Any
+    ) -> None:
+        self._reader = SignalReader(folder)
+        self._reader.contract.check_student(where, tokenizer)
+        self._places = self._reader.places(rows)
+        self._where, self._head = where, _Head(folder) if self._reader.contract.form == "Dense" else None
+        self._same_data(rows, responses)
+        self._aligned(responses)
+
+    @property
+    def form(self) -> str:
+        return self._reader.contract.form
+
+    def beliefs(self, numbers: Sequence[int], *, vocabulary: int, device: Any = "cpu") -> Any:
+        """What the teacher believes at the targets of these rows (indices into `rows`), one after the other."""
+        read = self._reader.read(self._places[np.asarray(numbers)])
+        return beliefs_of(read, self._head, vocabulary=vocabulary, device=device)
+
+    def _same_data(self, rows: Sequence[str], responses: Sequence[Sequence[int]]) -> None:
+        missing = int((self._places < 0).sum())
+        if missing:
+            raise RecipeError(
+                f"{self._where}: {missing} of {len(rows)} rows have no signals in {self._reader.folder}; "
+                "the texts were changed or the store was emptied, so run the step that elicits them again"
+            )
+        stored = self._reader.entries["ids"][self._places]
+        for row, response, mark in zip(rows, responses, stored):
+            if ids_hash(response) != int(mark):
+                raise RecipeError(
+                    f"{self._where}: the signals of row {row} are about other tokens than the student learns there; "
+                    "elicit them again with the same chat template"
+                )
+
+    def _aligned(self, responses: Sequence[Sequence[int]]) -> None:
+        """Off by one, the beliefs would be about the neighbour of each token, and explain it better."""
+        spread = np.linspace(0, len(responses) - 1, min(_PROBED_ROWS, len(responses))).astype(int)
+        chosen = [int(number) for number in np.unique(spread) if len(responses[number]) > 2]
+        if sum(len(responses[number]) - 2 for number in chosen) < _PROBED_POSITIONS:
+            return
+        scores = shifted_scores(
+            self._reader.read(self._places[chosen]), [responses[number] for number in chosen], self._head
+        )
+        best = max(scores, key=lambda shift: scores[shift])
+        if best and scores[best] > scores[0] + _CLEARLY:
+            raise RecipeError(
+                f"{self._where}: the signals stand {abs(best)} place {'later' if best < 0 else 'earlier'} than the tokens they "
+                f"are about (they give the tokens {scores[best]:.2f} nats each there and {scores[0]:.2f} where they stand); "
+                f"delete {self._reader.folder} and run the recipe again"
+            )
+
+
+class _Head:
+    """The teacher's output embedding, kept once for all rows."""
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        told = load_file(folder / HEAD)
+        self.weight_VH, self.bias_V = told["weight"], told.get("bias")
+        self.scale = float(told["scale"])
+
+    def projected(self, hidden_NH: np.ndarray, device: Any = "cpu") -> Any:
+        import torch
+
+        from stillhouse.kernels.fused import Projected
+
+        self.weight_VH = self.weight_VH.to(device)
+        self.bias_V = None if self.bias_V is None else self.bias_V.to(device)
+        hidden = torch.from_numpy(np.array(hidden_NH)).to(device)
+        if self.weight_VH.dtype == torch.bfloat16:
+            hidden = hidden.bfloat16()
+        return Projected(hidden, self.weight_VH, self.bias_V, self.scale)
+
+
+def beliefs_of(read: Any, head: Any, *, vocabulary: int, device: Any = "cpu") -> Any:
+    """`Kept`, `Draws` or hidden states as `kernels.beliefs`."""
+    import torch
+
+    from stillhouse.kernels.beliefs import Dense, Sampled, TopK
+
+    if isinstance(read, Kept):
+        ids, logprobs = (torch.from_numpy(array).to(device) for array in read.padded())
+        return TopK(ids, logprobs, vocabulary=vocabulary)
+    if isinstance(read, Draws):
+        ids, times = (torch.from_numpy(array).to(device) for array in read.padded())
+        return Sampled(ids, times, vocabulary=vocabulary)
+    return Dense(head.projected(read, device), vocabulary=vocabulary)
+
+
+def shifted_scores(read: Any, responses: Sequence[Sequence[int]], head: Any) -> dict[int, float]:
+    """Mean log-belief in the tokens if the beliefs stood where they are (0) or were about a neighbour (-1, 1).
+
+    The first and the last token of each response are left out, so that all three are about the same positions.
+    """
+    score_NS = np.stack([_beliefs_in(read, _shifted(responses, shift), head) for shift in (-1, 0, 1)], -1)
+    inner_N = np.concatenate([[0 < at < len(ids) - 1 for at in range(len(ids))] for ids in responses])
+    return dict(zip((-1, 0, 1), score_NS[inner_N].mean(0).tolist()))
+
+
+def _shifted(responses: Sequence[Sequence[int]], shift: int) -> np.ndarray:
+    """The token that stands `shift` places further, for each position."""
+    return np.concatenate([np.roll(np.asarray(ids), -shift) for ids in responses])
+
+
+def _beliefs_in(read: Any, ids_N: np.ndarray, head: Any) -> np.ndarray:
+    if isinstance(read, Kept):
+        ids_NK, logprobs_NK = read.padded()
+        hit_NK = ids_NK == ids_N[:, None]
+        tail_N = np.log((1 - np.exp(logprobs_NK).sum(-1)).clip(min=1e-9))
+        return np.where(hit_NK.any(-1), np.where(hit_NK, logprobs_NK, -np.inf).max(-1), tail_N)
+    if isinstance(read, Draws):
+        ids_NK, times_NK = read.padded()
+        # half a draw for what was never drawn
+        return np.log(((ids_NK == ids_N[:, None]) * times_NK).sum(-1) + 0.5) - np.log(times_NK.sum(-1) + 0.5)
+    import torch
+
+    from stillhouse.kernels.fused import target_logprobs
+
+    ids = torch.from_numpy(ids_N.astype(np.int64))
+    return target_logprobs(head.projected(read), ids, torch.ones(len(ids))).numpy()
