@@ -5,8 +5,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,20 +53,18 @@ def dying(store: Path, url: str, at: int, before: bool) -> Callable[[], None]:
 
     def work() -> None:
         commits = 0
-        original = AnswerStore.transaction
+        original = AnswerStore.finish
 
-        @contextmanager
-        def counted(self: AnswerStore) -> Iterator[sqlite3.Connection]:
+        def counted(self: AnswerStore) -> None:
             nonlocal commits
             commits += 1
-            with original(self) as db:
-                yield db
-                if before and commits == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if before and commits == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(self)
             if commits == at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        AnswerStore.transaction = counted  # type: ignore[method-assign]
+        AnswerStore.finish = counted  # type: ignore[method-assign]
         run(store, url)
 
     return work

@@ -401,7 +401,7 @@ def test_the_key_of_no_request_holds_the_api_key(opened: Open, monkeypatch: pyte
             calls = opened()
             list(calls.teacher("t", teacher_at("chat", provider.url)).ask(prompts("a")))
         assert len(provider.requests) == 1
-        dump = "".join(calls.store._db.iterdump())
+        dump = "".join(calls.store.db.iterdump())
         assert "one" not in dump.replace("online", "") and "two" not in dump
 
 

@@ -1,16 +1,17 @@
 """Any server that speaks the Anthropic messages protocol."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from stillhouse.errors import RecipeError, TeacherError
-from stillhouse.teachers.asking.http import Received, Server, is_own
-from stillhouse.teachers.asking.keys import normalised_url
-from stillhouse.teachers.asking.prices import price_of
+from stillhouse.errors import RecipeError
+from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
-from stillhouse.teachers.asking.wire import Clock, Fault, Price, Reply
-from stillhouse.teachers.base import Answer, Capability, FinishReason, Identity, Outcome, Request
+from stillhouse.teachers.asking.wire import Fault, Reply
+from stillhouse.teachers.base import Answer, FinishReason, Request
+
+if TYPE_CHECKING:
+    from stillhouse.teachers.asking.wire import Batches
 
 __all__ = ["Teacher"]
 
@@ -20,20 +21,21 @@ _FINISH: dict[Any, FinishReason] = {
     "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
     "refusal": "refusal", "tool_use": "tool_calls",
 }  # fmt: skip
-_DROPPABLE = {"temperature", "top_p", "stop"}
 
 
-class Teacher:
+class Teacher(Hosted):
     """A model behind the Anthropic messages protocol.
 
     System messages are joined and sent apart, as the protocol wants them. It takes no seed: samples differ by chance,
     and each is kept under its own key. The key is read from the environment variable `api_key_env`; `price` is `{in, out}`
-    in dollars per million tokens where no table knows the model; `extra_body` is added to each request (thinking, for example)
-    and is part of its key. Raises TeacherError where the server cannot be reached or refuses the key.
+    in dollars per million tokens where no table knows the model, with `batch` the share of it that a batch costs;
+    `extra_body` is added to each request (thinking, for example) and is part of its key. `transport` "batch" sends
+    requests in bulk, answered within a day, for half the price. `on_model_mismatch` "stop" ends the run when another model
+    answers than was asked. Raises TeacherError where the server cannot be reached or refuses the key.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"generate"})
-    rungs = 3
+    protocol = "anthropic"
+    droppable = frozenset({"temperature", "top_p", "stop"})
 
     def __init__(
         self,
@@ -46,52 +48,28 @@ class Teacher:
         price: Mapping[str, float] | None = None,
         allow_drop: Sequence[str] = (),
         extra_body: Mapping[str, Any] | None = None,
+        transport: Literal["online", "batch"] = "online",
+        on_model_mismatch: Literal["warn", "stop"] = "warn",
     ) -> None:
-        if unknown := set(allow_drop) - _DROPPABLE:
-            raise RecipeError(f"anthropic teacher: allow_drop knows {sorted(_DROPPABLE)}, not {sorted(unknown)}")
-        self.url = normalised_url(base_url or _OFFICIAL)
-        self.timeout, self.max_concurrency = timeout, max_concurrency
-        self._model, self._key_env, self._given_price = model, api_key_env, price
-        self._dropped, self._extra = tuple(sorted(allow_drop)), dict(extra_body or {})
-        self._server: Server | None = None
-        self._clock = Clock()
+        super().__init__(
+            model=model, url=base_url or _OFFICIAL, wire="anthropic-messages", api_key_env=api_key_env, timeout=timeout,
+            max_concurrency=max_concurrency, price=price, allow_drop=allow_drop, extra_body=extra_body, transport=transport,
+            on_model_mismatch=on_model_mismatch,
+        )  # fmt: skip
 
-    def identity(self) -> Identity:
-        settings = [(name, repr(value)) for name, value in sorted(self._extra.items())]
-        if self._dropped:
-            settings.append(("dropped", ",".join(self._dropped)))
-        return Identity("anthropic-messages", self._model, self.url, settings=tuple(settings))
+    def path(self) -> str:
+        return "/messages"
 
-    def price(self) -> Price | None:
-        return price_of(self._model, self.url, self._given_price)
+    def headers(self, key: str) -> dict[str, str]:
+        return {"x-api-key": key or "none", "anthropic-version": _VERSION}
 
-    def prompt_tokens(self, request: Request) -> int:
-        """At most this many: a token holds at least one byte, and a turn's frame a few tokens more."""
-        return sum(len(message.content.encode("utf-8")) + 16 for message in request.messages) + 16
+    def batches(self) -> "Batches":
+        """The batch interface of the same server."""
+        from stillhouse.teachers.asking.anthropic_batch import AnthropicBatches
 
-    def ask(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Asks without a store; through `Calls` answers are kept and failures tried again."""
-        from stillhouse.teachers.asking.online import ask_bare
+        return AnthropicBatches(self)
 
-        return ask_bare(self, requests)
-
-    async def exchange(self, request: Request, seed: int) -> Reply:
-        received, raw, status = await self._connected().post("/messages", self._body(request), wall=self._clock.wall())
-        if isinstance(received, Fault):
-            return Reply(received, raw, status)
-        return self._reply(request, received)
-
-    def _connected(self) -> Server:
-        if self._server is None:
-            key = os.environ.get(self._key_env, "")
-            if not key and not is_own(self.url):
-                raise TeacherError(f"no key for {self.url}: set the environment variable {self._key_env}")
-            self._server = Server(
-                self.url, key, self.timeout, {"x-api-key": key or "none", "anthropic-version": _VERSION}
-            )
-        return self._server
-
-    def _body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request, seed: int) -> dict[str, Any]:
         if request.response_schema is not None:
             raise RecipeError("the anthropic teacher takes no response_schema; ask for JSON in the prompt")
         sampling = request.sampling
@@ -112,7 +90,7 @@ class Teacher:
             body.pop({"stop": "stop_sequences"}.get(name, name), None)
         return body | self._extra
 
-    def _reply(self, request: Request, received: Received) -> Reply:
+    def reply(self, request: Request, received: Received) -> Reply:
         value, content = received.value, received.value.get("content")
         if not isinstance(content, list):
             return Reply(Fault("protocol", "the reply holds no list of content"), received.raw, 200)

@@ -6,24 +6,32 @@ refused) is remembered as that failure. Answers come in the order of the request
 """
 
 import asyncio
+import logging
 import os
+import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow, default_store
 from stillhouse.teachers.asking.asked import Asked, Revealing, Scoring, book
+from stillhouse.teachers.asking.batch import Batcher
 from stillhouse.teachers.asking.budget import Budget, Purse, Spent
 from stillhouse.teachers.asking.gate import Counts
+from stillhouse.teachers.asking.http import is_own
 from stillhouse.teachers.asking.leases import owner, settle_dead
 from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.online import Asker
 from stillhouse.teachers.asking.pace import Pace
+from stillhouse.teachers.asking.settling import Settling
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
 from stillhouse.teachers.base import Answer, Backend, Failure, Reveals, Sampling, Scores
+
+_log = logging.getLogger("stillhouse.teachers")
 
 __all__ = ["Asked", "Budget", "Calls", "Counts", "default_store"]
 
@@ -33,7 +41,8 @@ class Calls:
 
     `run` names the run in the ledger: what it spent before counts against its `budget`. `retry` lists failures
     (truncated, refused, empty, context_overflow) to be asked again instead of being remembered. `max_stall` is how many
-    seconds an endpoint may be down before the run stops. Close it, or use it as a context manager.
+    seconds an endpoint may be down before the run stops. `watch` screens what leaves. `say` tells a person what they should
+    know while it happens (a batch was sent, another model answers). Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -45,8 +54,12 @@ class Calls:
         retry: Collection[str] = (),
         max_stall: float = 900.0,
         clock: Clock | None = None,
+        watch: Watch | None = None,
+        say: Callable[[str], None] = _log.warning,
     ) -> None:
         self.store = AnswerStore(store)
+        self.watch, self.say = watch or Watch(), say
+        self.watch.salt = self.store.salt()
         self.run = run or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.retry = frozenset(retry)
         self.clock = clock or Clock()
@@ -54,6 +67,7 @@ class Calls:
         self.purse = Purse(budget or Budget(), self.clock, _spent_before(self.store, self.run))
         self._max_stall, self._owner, self._writer = max_stall, owner(), Writer(self.store)
         self._counts: dict[str, Counts] = {}
+        self.counting = threading.Lock()  # counts are added to by the caller's thread and by the event loop's
         self._paces: dict[str, tuple[Pace, asyncio.Semaphore]] = {}
         self._flying: dict[str, asyncio.Future[Answer | Failure]] = {}
         self._loop: Loop | None = None
@@ -66,12 +80,14 @@ class Calls:
         *,
         rungs: int | None = None,
         refusals: bool | None = None,
+        stage: str = "",
     ) -> Asked:
         """The teacher an elicitor is given. It scores and reveals where its backend does.
 
         `rungs`: how many limits a cut-off answer may be given, each twice the one before (backend's own default if
         None). `refusals`: an answer that begins by saying it will not be given is `refused` (None: of servers, not of
-        local teachers). Raises RecipeError for sampling that cannot be, and for a server whose price nobody knows.
+        local teachers). What is asked of somebody else's server is screened first. Raises RecipeError for sampling
+        that cannot be, and for a server whose price nobody knows.
         """
         sampling = sampling or Sampling()
         online = hasattr(backend, "exchange")
@@ -82,15 +98,30 @@ class Calls:
         if online:
             _known_price(name, backend)
         kind = Revealing if isinstance(backend, Reveals) else Scoring if isinstance(backend, Scores) else Asked
+        leaves = self.watch.leaving if online and not is_own(backend.url) else None  # type: ignore[attr-defined]
         self._counts.setdefault(name, Counts())
         steps = getattr(backend, "rungs", 1) if rungs is None else rungs
-        return kind(self, name, backend, sampling, steps, online if refusals is None else refusals)
+        return kind(self, name, backend, sampling, steps, online if refusals is None else refusals, leaves, stage)
 
     def counts(self) -> dict[str, Counts]:
         """What each teacher was asked, answered and cost since this object was made."""
         return self._counts
 
-    def asker(self, name: str, backend: WireBackend) -> tuple[Asker, Loop]:
+    def batcher(self, name: str, backend: WireBackend, stage: str) -> Batcher:
+        """Asks one server in batches."""
+        self._loop = self._loop or Loop()
+        settling = Settling(backend, _known_price(name, backend), self.clock, name, stage, self.say)
+
+        def booked(row: AttemptRow) -> None:
+            with self.counting:
+                book(self._counts[name], row)
+
+        return Batcher(
+            backend, self.store, self.purse, self.clock, settling, self.run, name, self._owner, booked, self.say,
+            self._max_stall, self._loop,
+        )  # fmt: skip
+
+    def asker(self, name: str, backend: WireBackend, stage: str) -> tuple[Asker, Loop]:
         """Asks one server; pace and seats are shared by all who ask the same endpoint for the same model."""
         self._loop = self._loop or Loop()
         endpoint = f"{backend.url} {backend.identity().model}"
@@ -101,7 +132,8 @@ class Calls:
         price = _known_price(name, backend)
 
         def booked(row: AttemptRow) -> None:
-            book(self._counts[name], row)
+            with self.counting:
+                book(self._counts[name], row)
 
         made = Asker(
             backend,
@@ -110,19 +142,20 @@ class Calls:
             pace,
             self.purse,
             self.clock,
-            price,
+            Settling(backend, price, self.clock, name, stage, self.say),
             self.run,
             name,
             self._owner,
             seats,
             self._flying,
+            self.retry,
             booked,
         )
         return made, self._loop
 
     def close(self) -> None:
         if self._loop is not None:
-            self._loop.close()
+            self._loop.close(self._writer.idle())
             self._loop = None
             settle_dead(self.store, mine=self._owner)
         self.store.close()

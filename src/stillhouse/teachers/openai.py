@@ -1,16 +1,18 @@
 """Any server that speaks the OpenAI protocol: the company's own, vLLM, SGLang, llama.cpp, Ollama, transformers serve."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from stillhouse.errors import RecipeError, TeacherError
-from stillhouse.teachers.asking.http import Received, Server, is_own
-from stillhouse.teachers.asking.keys import normalised_url
-from stillhouse.teachers.asking.prices import price_of
+from stillhouse.errors import RecipeError
+from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
-from stillhouse.teachers.asking.wire import Clock, Fault, Price, Reply
-from stillhouse.teachers.base import Answer, Capability, FinishReason, Identity, Outcome, Request
+from stillhouse.teachers.asking.wire import Fault, Reply
+from stillhouse.teachers.base import Answer, FinishReason, Request
+
+if TYPE_CHECKING:
+    from stillhouse.teachers.asking.wire import Batches
 
 __all__ = ["Teacher"]
 
@@ -19,21 +21,22 @@ _FINISH: dict[Any, FinishReason] = {
     "stop": "stop", "eos": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length",
     "content_filter": "content_filter", "refusal": "refusal", "tool_calls": "tool_calls", "function_call": "tool_calls",
 }  # fmt: skip
-_DROPPABLE = {"temperature", "top_p", "max_tokens", "stop", "seed", "response_schema"}
 
 
-class Teacher:
+class Teacher(Hosted):
     """A model behind an OpenAI-compatible server.
 
     `api` "chat" sends messages, "completions" the plain text of the messages for a model without a chat template. The
     key is read from the environment variable `api_key_env`; a server on this machine or network needs none. `price` is
-    `{in, out}` in dollars per million tokens where no table knows the model. `allow_drop` names sampling fields the
-    server does not take. `extra_body` is added to each request as it stands, and is part of its key. Raises
-    TeacherError where the server cannot be reached or refuses the key, RecipeError for a missing key or price.
+    `{in, out}` in dollars per million tokens where no table knows the model, with `batch` the share of it that a batch
+    costs. `allow_drop` names sampling fields the server does not take. `extra_body` is added to each request as it
+    stands, and is part of its key. `transport` "batch" sends files of requests that are answered within a day, for half
+    the price. `on_model_mismatch` "stop" ends the run when another model answers than was asked. Raises TeacherError
+    where the server cannot be reached or refuses the key, RecipeError for a missing key or price.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"generate"})
-    rungs = 3
+    protocol = "openai"
+    droppable = frozenset({"temperature", "top_p", "max_tokens", "stop", "seed", "response_schema"})
 
     def __init__(
         self,
@@ -47,56 +50,28 @@ class Teacher:
         price: Mapping[str, float] | None = None,
         allow_drop: Sequence[str] = (),
         extra_body: Mapping[str, Any] | None = None,
+        transport: Literal["online", "batch"] = "online",
+        on_model_mismatch: Literal["warn", "stop"] = "warn",
     ) -> None:
         if api not in ("chat", "completions"):
             raise RecipeError(f"openai teacher: api is chat or completions, not {api!r}")
-        if unknown := set(allow_drop) - _DROPPABLE:
-            raise RecipeError(f"openai teacher: allow_drop knows {sorted(_DROPPABLE)}, not {sorted(unknown)}")
-        self.url = normalised_url(base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL)
-        self.timeout, self.max_concurrency = timeout, max_concurrency
-        self._model, self._api, self._key_env, self._given_price = model, api, api_key_env, price
-        self._dropped, self._extra = tuple(sorted(allow_drop)), dict(extra_body or {})
-        self._server: Server | None = None
-        self._clock = Clock()
+        super().__init__(
+            model=model, url=base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL, wire=f"openai-{api}",
+            api_key_env=api_key_env, timeout=timeout, max_concurrency=max_concurrency, price=price, allow_drop=allow_drop,
+            extra_body=extra_body, transport=transport, on_model_mismatch=on_model_mismatch,
+        )  # fmt: skip
+        self._api = api
 
-    def identity(self) -> Identity:
-        settings = [(name, repr(value)) for name, value in sorted(self._extra.items())]
-        if self._dropped:
-            settings.append(("dropped", ",".join(self._dropped)))
-        return Identity(f"openai-{self._api}", self._model, self.url, settings=tuple(settings))
+    def path(self) -> str:
+        return "/chat/completions" if self._api == "chat" else "/completions"
 
-    def price(self) -> Price | None:
-        return price_of(self._model, self.url, self._given_price)
+    def batches(self) -> "Batches":
+        """The batch interface of the same server."""
+        from stillhouse.teachers.asking.openai_batch import OpenAIBatches
 
-    def prompt_tokens(self, request: Request) -> int:
-        """At most this many: a token holds at least one byte, and a turn's frame a few tokens more."""
-        return sum(len(message.content.encode("utf-8")) + 16 for message in request.messages) + 16
+        return OpenAIBatches(self)
 
-    def ask(self, requests: Iterable[Request]) -> Iterator[Outcome]:
-        """Asks without a store; through `Calls` answers are kept and failures tried again."""
-        from stillhouse.teachers.asking.online import ask_bare
-
-        return ask_bare(self, requests)
-
-    async def exchange(self, request: Request, seed: int) -> Reply:
-        received, raw, status = await self._connected().post(
-            "/chat/completions" if self._api == "chat" else "/completions",
-            self._body(request, seed),
-            wall=self._clock.wall(),
-        )
-        if isinstance(received, Fault):
-            return Reply(received, raw, status)
-        return self._reply(request, received)
-
-    def _connected(self) -> Server:
-        if self._server is None:
-            key = os.environ.get(self._key_env, "")
-            if not key and not is_own(self.url):
-                raise TeacherError(f"no key for {self.url}: set the environment variable {self._key_env}")
-            self._server = Server(self.url, key, self.timeout)
-        return self._server
-
-    def _body(self, request: Request, seed: int) -> dict[str, Any]:
+    def body(self, request: Request, seed: int) -> dict[str, Any]:
         sampling = request.sampling
         limit = "max_completion_tokens" if self.url == _OFFICIAL and self._api == "chat" else "max_tokens"
         body: dict[str, Any] = {"model": self._model, limit: sampling.max_tokens, "temperature": sampling.temperature}
@@ -117,7 +92,7 @@ class Teacher:
             body.pop({"response_schema": "response_format", "max_tokens": limit}.get(name, name), None)
         return body | self._extra
 
-    def _reply(self, request: Request, received: Received) -> Reply:
+    def reply(self, request: Request, received: Received) -> Reply:
         value = received.value
         choices = value.get("choices")
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):

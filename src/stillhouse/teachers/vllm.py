@@ -64,9 +64,7 @@ class Teacher(openai.Teacher):
             "temperature": 0,
             "prompt_logprobs": request.top_logprobs,
         }
-        received, raw, status = await self._connected().post(
-            "/completions", body | self._extra, wall=self._clock.wall()
-        )
+        received, raw, status = await self.connected().post("/completions", body | self._extra, wall=self._clock.wall())
         if isinstance(received, Fault):
             return Reply(received, raw, status)
         choices = received.value.get("choices")

@@ -1,7 +1,7 @@
 """A model server on loopback that answers as it is told, and fails as its tape says.
 
-It speaks three wire formats (OpenAI chat and completions, Anthropic messages) over real sockets, so that time-outs,
-disconnects and half an answer are what they are in life. It counts what it would bill.
+It speaks three wire formats (OpenAI chat and completions, Anthropic messages) and two batch interfaces over real sockets,
+so that time-outs, disconnects and half an answer are what they are in life. It counts what it would bill.
 """
 
 import json
@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-__all__ = ["FakeProvider", "Seen", "Step", "status"]
+from stillhouse.testing.batches import BatchStep, FakeBatches
+
+__all__ = ["BatchStep", "FakeProvider", "Seen", "Step", "status"]
 
 Reply = Callable[[str], str]
 
@@ -68,7 +70,8 @@ class FakeProvider:
 
     `reply` gives the answer to a prompt (the text of the last message). `tape` is played one step to a request, in the
     order they arrive; `by_prompt` plays a tape of its own for each regular expression that a prompt matches, before
-    the other. After its tape a server answers normally, or plays it again where `loop` is set.
+    the other; `by_path` does so for what "METHOD path" matches. After its tape a server answers normally, or plays it
+    again where `loop` is set. `batches` is a tape for batches; the steps of a batch's requests come from the others.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class FakeProvider:
         *,
         tape: Iterable[Step] = (),
         by_prompt: Mapping[str, Iterable[Step]] | None = None,
+        by_path: Mapping[str, Iterable[Step]] | None = None,
+        batches: Iterable[BatchStep] = (),
         loop: bool = False,
         model: str = "fake",
     ) -> None:
@@ -88,6 +93,8 @@ class FakeProvider:
         self._by_prompt = [
             (re.compile(pattern, re.DOTALL), list(steps)) for pattern, steps in (by_prompt or {}).items()
         ]
+        self._by_path = [(re.compile(pattern), list(steps)) for pattern, steps in (by_path or {}).items()]
+        self.batches = FakeBatches(batches, self._answered)
         self._lock, self.closing = threading.Lock(), threading.Event()
         self._server: ThreadingHTTPServer | None = None
 
@@ -121,6 +128,18 @@ class FakeProvider:
                 return self._tape[(self._played - 1) % len(self._tape)]
         return Step()
 
+    def step_of(self, call: str) -> Step | None:
+        """The next step that is meant for a call ("GET /v1/batches/7") whatever it asks."""
+        with self._lock:
+            return next((steps.pop(0) for pattern, steps in self._by_path if steps and pattern.match(call)), None)
+
+    def _answered(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """One request of a batch: its status and reply."""
+        prompt = _prompt(body)
+        self.note(Seen(path, body, {}, time.monotonic(), prompt))
+        step = self.step(prompt)
+        return step.status, json.loads(_payload(self, step, path, body, prompt))
+
     def note(self, seen: Seen) -> None:
         with self._lock:
             self.requests.append(seen)
@@ -153,19 +172,45 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         provider = self.server.provider  # type: ignore[attr-defined]
-        self._send(Step(), json.dumps({"object": "list", "data": [{"id": provider.model}]}).encode())
+        if not self._apart("GET", b""):
+            self._send(Step(), json.dumps({"object": "list", "data": [{"id": provider.model}]}).encode())
+
+    def _apart(self, method: str, content: bytes) -> bool:
+        """Calls that a path has steps for, and those of the batch interfaces; false for any other."""
+        provider: FakeProvider = self.server.provider  # type: ignore[attr-defined]
+        if (step := provider.step_of(f"{method} {self.path}")) is not None:
+            if step.drop:
+                self._hang_up()
+            else:
+                self._send(step, step.body if isinstance(step.body, bytes) else json.dumps(step.body).encode())
+            return True
+        try:
+            reply = provider.batches.handle(method, self.path, content, self.headers.get("content-type", ""))
+        except LookupError:
+            return False
+        if reply is None:
+            self._hang_up()
+        else:
+            self._send(Step(status=reply[0]), reply[1])
+        return True
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(2)
 
     def do_POST(self) -> None:
         provider: FakeProvider = self.server.provider  # type: ignore[attr-defined]
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self._apart("POST", content):
+            return
+        body = json.loads(content or b"{}")
         prompt = _prompt(body)
         provider.note(Seen(self.path, body, {k.lower(): v for k, v in self.headers.items()}, time.monotonic(), prompt))
         provider.entered(1)
         try:
             step = provider.step(prompt)
             if step.drop:
-                self.close_connection = True
-                self.connection.shutdown(2)
+                self._hang_up()
                 return
             provider.closing.wait(step.delay)
             self._send(step, _payload(provider, step, self.path, body, prompt))

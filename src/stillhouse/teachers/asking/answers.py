@@ -1,12 +1,14 @@
 """The store of answers: one SQLite file that loses nothing it has acknowledged and evicts nothing.
 
-WAL with `synchronous=FULL`: a commit has reached the disk when it returns. Writers group their rows (at most 64, or
-what came within 50 ms) because a commit costs about as much as 60 rows. No pickle; raw answers are compressed bytes.
+WAL with `synchronous=FULL`: a commit has reached the disk when it returns. Writers group their rows (at most 64, those
+that came during the commit before) because a commit costs about as much as 60 rows. No pickle; raw answers are
+compressed bytes.
 """
 
 import hashlib
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -14,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +86,13 @@ class AnswerStore:
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_store()
-        self._lock = threading.RLock()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
         self.folder.mkdir(parents=True, exist_ok=True)
         refuse_network_disk(self.folder)
         self.path = self.folder / "store.sqlite"
         self.recovered = ""
-        self._db = self._open()
+        self.db = self._open()
+        self._reader = self._connected()  # beside the writer: a look-up waits for nobody's commit
 
     def known(self, keys: Sequence[str]) -> dict[str, Known]:
         """What is known about each of `keys`; a key nobody asked, or that failed only for the moment, is absent."""
@@ -116,46 +120,78 @@ class AnswerStore:
 
     def write(self, db: sqlite3.Connection, run: str, teacher: str, row: AttemptRow) -> None:
         """One attempt inside a transaction of the caller's."""
-        values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
-        values |= {"run": run, "teacher": teacher, "raw": self._packed(row.raw)}
-        if row.attempt is None:
-            names = ", ".join(values)
-            sql = f"INSERT INTO attempt({names}) VALUES ({_marks(list(values))})"
-            attempt = db.execute(sql, list(values.values())).lastrowid
+        values = (*_attempt_values(row), self._packed(row.raw))
+        attempt = row.attempt
+        if attempt is None:
+            attempt = db.execute(
+                _INSERT_ATTEMPT, (row.key, run, teacher, row.transport, row.started, row.stage, *values)
+            ).lastrowid
         else:
-            attempt = row.attempt
-            sets = ", ".join(f"{name} = ?" for name in values)
-            db.execute(f"UPDATE attempt SET {sets} WHERE id = ?", [*values.values(), attempt])
+            db.execute(_UPDATE_ATTEMPT, (*values, attempt))
         if row.answer is not None:
             db.execute(
                 "INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 _answer_row(row.key, int(attempt or 0), row.answer, row.logprobs),
             )
         spent = (run, teacher, row.input_tokens, row.output_tokens, row.settled_usd or 0.0)
-        db.execute(
-            "INSERT INTO spend VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT(run, teacher) DO UPDATE SET attempts = attempts + 1, "
-            "input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens, "
-            "usd = usd + excluded.usd",
-            spent,
-        )
+        db.execute(_ADD_SPEND, spent)
+
+    def state(self, db: sqlite3.Connection, key: str) -> Known | None:
+        """What is known about a key inside a transaction of the caller's, who may be about to ask."""
+        row = db.execute(f"SELECT {_ANSWER} FROM answer WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            return Known(_answer(row))
+        for outcome, detail in db.execute("SELECT outcome, detail FROM attempt WHERE key = ?", (key,)):
+            if outcome in TERMINAL:
+                return Known(None, outcome, detail)
+        return None
+
+    def begin(self) -> None:
+        """Opens a transaction on `db`; `finish` or `give_up` ends it, in whichever thread. Raises RunFailed."""
+        self._writing.acquire()
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._writing.release()
+            raise self._said(error) from error
+
+    def finish(self) -> None:
+        """Commits: what was written is on disk when this returns. Raises RunFailed for a full or read-only disk."""
+        try:
+            self.db.execute("COMMIT")
+        except BaseException as error:
+            raise self.give_up(error) from error
+        self._writing.release()
+
+    def give_up(self, error: BaseException) -> BaseException:
+        """Rolls back because of `error`, and gives what is to be raised: a disk that takes no more in words."""
+        try:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+        finally:
+            self._writing.release()
+        return self._said(error)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE ... COMMIT; a full or read-only disk is a clean stop that keeps all earlier commits."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    raise RunFailed(
-                        f"the store {self.path} cannot be written ({error}); answers committed before are kept: "
-                        "free the disk or name another folder in STILLHOUSE_STORE, then run again"
-                    ) from error
+        self.begin()
+        try:
+            yield self.db
+        except BaseException as error:
+            said = self.give_up(error)
+            if said is error:
                 raise
+            raise said from error
+        self.finish()
+
+    def _said(self, error: BaseException) -> BaseException:
+        if not isinstance(error, sqlite3.OperationalError):
+            return error
+        return RunFailed(
+            f"the store {self.path} cannot be written ({error}); answers committed before are kept: "
+            "free the disk or name another folder in STILLHOUSE_STORE, then run again"
+        )
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a SELECT."""
@@ -173,13 +209,22 @@ class AnswerStore:
             packed = (self.folder / "blobs" / packed[5:].decode("ascii")).read_bytes()
         return zlib.decompress(packed)
 
+    def salt(self) -> bytes:
+        """Random bytes of this store, made once: a hash made with them cannot be looked up by trying values."""
+        wanted = "SELECT value FROM meta WHERE name = 'salt'"
+        if not self.rows(wanted):
+            with self.transaction() as db:
+                db.execute("INSERT OR IGNORE INTO meta VALUES ('salt', ?)", (secrets.token_hex(16),))
+        return bytes.fromhex(self.rows(wanted)[0][0])
+
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        with self._writing, self._reading:
+            self._reader.close()
+            self.db.close()
 
     def _select(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
 
     def _packed(self, raw: bytes) -> bytes | None:
         if not raw:
@@ -214,10 +259,13 @@ class AnswerStore:
             self.recovered = rebuild(self.path)
             return self._connect()
 
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=60.0, isolation_level=None, check_same_thread=False)
+
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        db = self._connected()
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
                 db.execute(f"PRAGMA {pragma}")
             if self.path.stat().st_size <= _CHECKED_BYTES:
                 verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -230,16 +278,28 @@ class AnswerStore:
         return db
 
 
-_ATTEMPT_COLUMNS = (
-    "key", "transport", "started", "finished", "outcome", "detail", "http_status", "retry_after_s", "served_model",
-    "fingerprint", "provider_id", "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "reserved_usd",
-    "settled_usd", "flags", "price_id", "stage",
+_ENDED = (
+    "finished", "outcome", "detail", "http_status", "retry_after_s", "served_model", "fingerprint", "provider_id",
+    "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "reserved_usd", "settled_usd", "flags", "price_id",
 )  # fmt: skip
+_attempt_values = attrgetter(*_ENDED)
+_BORN = ("key", "run", "teacher", "transport", "started", "stage")
 _ANSWER = "key, text, reasoning, finish_reason, served_model, input_tokens, output_tokens, estimated, ignored, cost_usd"
 
 
 def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
+
+
+_INSERT_ATTEMPT = (
+    f"INSERT INTO attempt({', '.join((*_BORN, *_ENDED, 'raw'))}) VALUES ({_marks((*_BORN, *_ENDED, 'raw'))})"
+)
+_UPDATE_ATTEMPT = f"UPDATE attempt SET {', '.join(f'{name} = ?' for name in (*_ENDED, 'raw'))} WHERE id = ?"
+_ADD_SPEND = (
+    "INSERT INTO spend VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT(run, teacher) DO UPDATE SET attempts = attempts + 1, "
+    "input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens, "
+    "usd = usd + excluded.usd"
+)
 
 
 def _answer(row: tuple[Any, ...]) -> Answer:

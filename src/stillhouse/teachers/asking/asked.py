@@ -2,21 +2,23 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
 from stillhouse.records import Prompt
+from stillhouse.teachers.asking import jobs
 from stillhouse.teachers.asking.answers import AttemptRow, Known
 from stillhouse.teachers.asking.beliefs import beliefs_of
 from stillhouse.teachers.asking.budget import Spent
 from stillhouse.teachers.asking.gate import Counts, usable
-from stillhouse.teachers.asking.keys import canonical_json, request_key, request_v1, text_fault
+from stillhouse.teachers.asking.keys import key_of, request_body, request_key, text_fault
 from stillhouse.teachers.asking.loop import Loop
-from stillhouse.teachers.asking.online import Asker
+from stillhouse.teachers.asking.online import Asker, batched_sentence
 from stillhouse.teachers.asking.reading import refuses
 from stillhouse.teachers.asking.wire import WireBackend
 from stillhouse.teachers.base import (
@@ -35,7 +37,10 @@ from stillhouse.teachers.base import (
 if TYPE_CHECKING:
     from stillhouse.teachers.calls import Calls
 
-__all__ = ["Asked", "Revealing", "Scoring", "book"]
+__all__ = ["Asked", "Revealing", "Scoring", "Screen", "book"]
+
+# what a request becomes before it is looked up or sent; a failure keeps it from both
+Screen = Callable[[Request], Request | Failure]
 
 _WINDOW = 256  # requests held at a time for a backend that names no chunk of its own
 _REDRAWN = 1 << 32  # a second draw after an empty answer lies beyond every planned sample_index
@@ -47,6 +52,7 @@ class _Slot:
 
     request: Request
     wanted: Request
+    body: str = ""
     key: str = ""
     rung: int = 1
     redrawn: bool = False
@@ -58,13 +64,21 @@ class Asked:
     """A backend as elicitors see it (the `Generates` protocol)."""
 
     def __init__(
-        self, calls: "Calls", name: str, backend: Backend, sampling: Sampling, rungs: int, refusals: bool
+        self,
+        calls: "Calls",
+        name: str,
+        backend: Backend,
+        sampling: Sampling,
+        rungs: int,
+        refusals: bool,
+        screen: Screen | None,
+        stage: str,
     ) -> None:
         self.name = name
         self.sampling = sampling
         self.backend = backend
         self._calls = calls
-        self._rungs, self._refusals = rungs, refusals
+        self._rungs, self._refusals, self._screen, self._stage = rungs, refusals, screen, stage
         self._identity: Identity | None = None
 
     def identity(self) -> Identity:
@@ -79,16 +93,31 @@ class Asked:
         Local teachers work in chunks fixed by the position of a request, and a chunk is committed whole: what a resumed
         run still has to generate is batched as it was the first time.
         """
-        if hasattr(self.backend, "exchange"):
-            yield from self._streamed(iter(requests), _wire(self.backend))
-            return
         source = iter(requests)
-        size = getattr(self.backend, "chunk", 0) or _WINDOW
+        if self._batched:
+            size = _wire(self.backend).batches().most_items
+        elif hasattr(self.backend, "exchange"):
+            yield from self._streamed(source, _wire(self.backend))
+            return
+        else:
+            size = getattr(self.backend, "chunk", 0) or _WINDOW
         while chunk := list(islice(source, size)):
             yield from self._chunk(chunk)
 
+    @property
+    def _batched(self) -> bool:
+        return getattr(self.backend, "transport", "online") == "batch"
+
+    def _slot(self, request: Request) -> _Slot:
+        if fault := text_fault(request):
+            return _Slot(request, request, result=Failure("unencodable", fault))
+        wanted = self._screen(request) if self._screen else request
+        if isinstance(wanted, Failure):
+            return _Slot(request, request, result=wanted)
+        return _Slot(request, wanted)
+
     def _chunk(self, requests: list[Request]) -> Iterator[Outcome]:
-        slots = [_slot(request) for request in requests]
+        slots = [self._slot(request) for request in requests]
         while open_slots := [slot for slot in slots if slot.result is None]:
             if stop := self._round(open_slots):
                 break
@@ -99,13 +128,13 @@ class Asked:
 
     def _streamed(self, source: Iterator[Request], backend: WireBackend) -> Iterator[Outcome]:
         """Keeps a window of requests on their way and hands their outcomes on in order."""
-        asker, loop = self._calls.asker(self.name, backend)
+        asker, loop = self._calls.asker(self.name, backend, self._stage)
         window: deque[_Slot] = deque()
         more = True
         try:
             while True:
                 if more and 2 * len(window) <= _WINDOW:
-                    taken = [_slot(request) for request in islice(source, _WINDOW - len(window))]
+                    taken = [self._slot(request) for request in islice(source, _WINDOW - len(window))]
                     more = bool(taken)
                     self._started(taken, asker, loop)
                     window.extend(taken)
@@ -118,21 +147,41 @@ class Asked:
                 loop.submit(asker.drain()).result()
 
     def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
-        for slot in slots:
-            slot.key = "" if slot.result else request_key(self.identity(), slot.wanted)
-        known = self._looked_up({slot.key: slot.wanted for slot in slots if slot.result is None})
-        for slot in slots:
-            if slot.result is None and slot.key in known:
+        open_slots = [slot for slot in slots if slot.result is None]
+        for slot in open_slots:
+            self._named(slot)
+        known = self._looked_up({slot.key: slot.wanted for slot in open_slots})
+        for slot in open_slots:
+            if slot.key in known:
                 self._settle(slot, known[slot.key])
-            if slot.result is None:
-                slot.future = loop.submit(self._obtain(slot, asker))
+        missing = [slot for slot in open_slots if slot.result is None]
+        if missing and self._from_batches([slot.key for slot in missing]):
+            self._started(missing, asker, loop)
+        elif missing:
+            for slot, future in zip(missing, loop.submit_all([self._obtain(slot, asker) for slot in missing])):
+                slot.future = future
+
+    def _from_batches(self, keys: list[str]) -> bool:
+        """Whether batches that held some of these have just been settled. Raises TeacherError where one is still out."""
+        if not jobs.pending(self._calls.store, keys):
+            return False
+        batcher = self._calls.batcher(self.name, _wire(self.backend), self._stage)
+        if waiting := batcher.settle_ended(keys):
+            raise TeacherError(batched_sentence(self.name, len(waiting), min(waiting.values())))
+        return True
 
     async def _obtain(self, slot: _Slot, asker: Asker) -> None:
         """One slot to its end: the next rung, another draw, other attempts."""
+        if slot.rung == 1 and not slot.redrawn:  # looked up a moment ago with its neighbours
+            self._settle(slot, await asker(slot.key, slot.body, slot.wanted))
         while slot.result is None:
-            slot.key = request_key(self.identity(), slot.wanted)
+            self._named(slot)
             found = self._looked_up({slot.key: slot.wanted})
-            self._settle(slot, found[slot.key] if found else await asker(slot.key, slot.wanted))
+            self._settle(slot, found[slot.key] if found else await asker(slot.key, slot.body, slot.wanted))
+
+    def _named(self, slot: _Slot) -> None:
+        slot.body = request_body(self.identity(), slot.wanted)
+        slot.key = key_of(slot.body)
 
     def _outcome(self, slot: _Slot) -> Outcome:
         result = slot.result or Failure("no_answer")
@@ -146,19 +195,24 @@ class Asked:
 
         Gives the limit of the budget that kept some of them from being asked, in words.
         """
-        identity = self.identity()
         wanted: dict[str, Request] = {}
         for slot in slots:
-            slot.key = request_key(identity, slot.wanted)
+            self._named(slot)
             wanted.setdefault(slot.key, slot.wanted)
         results = self._looked_up(wanted)
         missing = {key: request for key, request in wanted.items() if key not in results}
-        missing, stop = self._affordable(missing)
-        if missing:
-            results |= self._asked(missing)
+        if self._batched:
+            batcher = self._calls.batcher(self.name, _wire(self.backend), self._stage)
+            results |= batcher(missing) if missing else {}
+            stop = batcher.stop
+        else:
+            missing, stop = self._affordable(missing)
+            results |= self._asked(missing) if missing else {}
         for slot in slots:
             if slot.key in results:
                 self._settle(slot, results[slot.key])
+        if self._batched:
+            return stop
         purse = self._calls.purse
         return purse.reached(purse.spent + Spent()) if stop else ""
 
@@ -173,16 +227,19 @@ class Asked:
         return allowed, stop
 
     def _looked_up(self, wanted: dict[str, Request]) -> dict[str, Answer | Failure]:
-        counts, found = self._calls.counts()[self.name], {}
+        counts = self._calls.counts()[self.name]
+        found: dict[str, Answer | Failure] = {}
         for key, known in self._calls.store.known(list(wanted)).items():
             if known.answer is None and known.failure in self._calls.retry:
                 continue
             found[key] = _result(known)
-            if known.answer is not None:
-                counts.hits += 1
-                counts.hit_input_tokens += known.answer.input_tokens
-                counts.hit_output_tokens += known.answer.output_tokens
-                counts.hit_cost_usd += known.answer.cost_usd or 0.0
+        with self._calls.counting:
+            for answer in found.values():
+                if isinstance(answer, Answer):
+                    counts.hits += 1
+                    counts.hit_input_tokens += answer.input_tokens
+                    counts.hit_output_tokens += answer.output_tokens
+                    counts.hit_cost_usd += answer.cost_usd or 0.0
         return found
 
     def _asked(self, missing: dict[str, Request]) -> dict[str, Answer | Failure]:
@@ -198,7 +255,7 @@ class Asked:
             for outcome in self.backend.ask(list(missing.values())):
                 key = keys.get(id(outcome.request)) or request_key(self.identity(), outcome.request)
                 results[key] = usable(outcome.result) if isinstance(outcome.result, Answer) else outcome.result
-                rows += _rows(key, outcome.result, results[key], started)
+                rows += _rows(key, outcome.result, results[key], started, self._stage)
         except BaseException:
             if not getattr(self.backend, "chunk", 0):
                 self._commit(rows, missing)
@@ -209,7 +266,7 @@ class Asked:
         return results
 
     def _commit(self, rows: list[AttemptRow], missing: dict[str, Request]) -> None:
-        bodies = [(row.key, canonical_json(request_v1(self.identity(), missing[row.key]))) for row in rows]
+        bodies = [(row.key, request_body(self.identity(), missing[row.key])) for row in rows]
         self._calls.store.commit(self._calls.run, self.name, rows, bodies)
         counts = self._calls.counts()[self.name]
         counts.seconds += max((row.finished - row.started for row in rows), default=0.0)
@@ -242,6 +299,10 @@ class Scoring(Asked):
 
     def tokenizer_fingerprint(self) -> str:
         return _scores(self.backend).tokenizer_fingerprint()
+
+    def signals(self) -> Path:
+        """The folder of what this store keeps of teachers' signals."""
+        return self._calls.store.folder / "signals"
 
     def top_logprobs(self, pairs: Iterable[tuple[Prompt, str]], *, k: int) -> Iterator[TokenBeliefs]:
         if not hasattr(self.backend, "exchange"):
@@ -282,14 +343,13 @@ def _result(known: Known) -> Answer | Failure:
     return known.answer if known.answer is not None else Failure(known.failure, known.detail)
 
 
-def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: float) -> list[AttemptRow]:
+def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: float, stage: str) -> list[AttemptRow]:
     """The attempt to be written down; none where the teacher was not asked at all."""
     finished = time.time()
     if isinstance(given, Failure):
-        attempted = given.state != "not_attempted"
-        return (
-            [AttemptRow(key, given.kind, detail=given.detail, started=started, finished=finished)] if attempted else []
-        )
+        if given.state == "not_attempted":
+            return []
+        return [AttemptRow(key, given.kind, detail=given.detail, started=started, finished=finished, stage=stage)]
     failed = isinstance(result, Failure)
     return [
         AttemptRow(
@@ -303,6 +363,7 @@ def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: 
             input_tokens=given.input_tokens,
             output_tokens=given.output_tokens,
             settled_usd=given.cost_usd,
+            stage=stage,
             raw=given.text.encode("utf-8", "surrogatepass") if failed else b"",
         )
     ]
@@ -316,11 +377,6 @@ def _count(counts: Counts, result: Answer | Failure) -> None:
         counts.not_attempted += 1
     else:
         counts.failed[result.kind] = counts.failed.get(result.kind, 0) + 1
-
-
-def _slot(request: Request) -> _Slot:
-    fault = text_fault(request)
-    return _Slot(request, request, result=Failure("unencodable", fault) if fault else None)
 
 
 def _finished(slot: _Slot, asker: Asker) -> None:

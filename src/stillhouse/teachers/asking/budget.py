@@ -79,13 +79,24 @@ class Purse:
             planned = self._planned(teacher, worst)
             reached = self.reached(self.spent + self.reserved + worst)
             if not reached:
-                self.reserved, self._out = self.reserved + planned, self._out + 1
+                self.set_aside(planned)
                 return planned
             if self._out == 0:
                 raise BudgetReached(f"the budget is reached: {reached}; run again with a larger one to go on")
             self._settled = self._settled or asyncio.Event()
             self._settled.clear()
             await self._settled.wait()
+
+    def try_reserve(self, worst: Spent) -> str:
+        """Sets the worst case aside at once, for a batch: nothing of it settles before all is sent. Else the limit, in words."""
+        reached = self.reached(self.spent + self.reserved + worst)
+        if not reached:
+            self.set_aside(worst)
+        return reached
+
+    def set_aside(self, planned: Spent) -> None:
+        """Reserves without a question what is out already."""
+        self.reserved, self._out = self.reserved + planned, self._out + 1
 
     def settle(self, teacher: str, planned: Spent, worst: Spent, actual: Spent) -> None:
         """Gives the reservation back and books what was really spent."""

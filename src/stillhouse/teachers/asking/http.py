@@ -4,8 +4,10 @@ import asyncio
 import importlib
 import ipaddress
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +17,8 @@ from stillhouse.teachers.asking.wire import Fault
 __all__ = ["Received", "Server", "is_own"]
 
 _CONNECT_S = 20.0
-_BEFORE_SENDING = {"ConnectTimeout", "PoolTimeout", "ConnectError", "ProxyError", "UnsupportedProtocol"}
-_NOT_AN_ANSWER = {"DecodingError", "LocalProtocolError"}
+_BEFORE_SENDING = {"ConnectTimeout", "PoolTimeout", "ConnectError", "ProxyError", "UnsupportedProtocol", "InvalidURL"}
+_NOT_AN_ANSWER = {"DecodingError", "LocalProtocolError", "TooManyRedirects"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,11 @@ class Received:
 
 @dataclass(slots=True)
 class Server:
-    """Where to post, through the client of the openai package, its own retries off.
+    """Where to post, through the HTTP client of the openai package.
 
-    `key` goes as a bearer token, unless `headers` are given, which then carry it as that server wants it.
+    That client's own layer above HTTP (options, retries, response models) would cost as much again as the exchange:
+    what it does is done elsewhere here. `key` goes as a bearer token, unless `headers` are given, which then carry it
+    as that server wants it.
     """
 
     url: str
@@ -44,33 +48,73 @@ class Server:
 
     async def post(self, path: str, body: dict[str, Any], *, wall: float) -> tuple[Received | Fault, bytes, int | None]:
         """What came back, its raw bytes and its status. The clock of the time-out starts here, not in a queue."""
-        import openai
-
+        client, http = self._made(), _http()
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        where, _, query = self.url.partition("?")
+        address = f"{where}{path}?{query}" if query else f"{where}{path}"
         try:
             async with asyncio.timeout(self.timeout):
-                options = {"headers": {"Authorization": openai.Omit(), **self.headers}} if self.headers else {}
-                made = self._made(openai)
-                response = await made.post(path, cast_to=_response_class(openai), body=body, options=options)
-            return _read(response.content, response.headers), response.content, response.status_code
-        except openai.APIStatusError as error:
-            raw, headers = error.response.content, error.response.headers
-            return status_fault(error.status_code, raw, headers, wall=wall), raw, error.status_code
+                response = await client.post(address, content=content)
         except TimeoutError:
             return Fault("unknown_after_send", f"no complete reply within {self.timeout:g} s"), b"", None
-        except openai.APIConnectionError as error:
+        except (http.RequestError, http.InvalidURL) as error:
             return _connection_fault(error), b"", None
-        except openai.APIError as error:
-            return Fault("protocol", f"{type(error).__name__}: {error}"[:300]), b"", None
+        raw, status = response.content, response.status_code
+        if not 200 <= status < 300:
+            return status_fault(status, raw, response.headers, wall=wall), raw, status
+        return _read(raw, response.headers), raw, status
 
-    def _made(self, openai: Any) -> Any:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        content: bytes | None = None,
+        files: Any = None,
+        data: Any = None,
+    ) -> tuple[bytes | Fault, int | None]:
+        """The body of a reply of any kind: what batches and files need. `body` goes as JSON, `files` as a form."""
+        client, http = self._made(), _http()
+        where, _, query = self.url.partition("?")
+        given: dict[str, Any] = {"content": json.dumps(body).encode() if body is not None else content}
+        if files is not None:
+            form = client.build_request("POST", f"{where}{path}", files=files, data=data)
+            given = {"content": form.read(), "headers": {"content-type": form.headers["content-type"]}}
+        address = f"{where}{path}" + (f"{'&' if '?' in path else '?'}{query}" if query else "")
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await client.request(method, address, **given)
+        except TimeoutError:
+            return Fault("unknown_after_send", f"no complete reply within {self.timeout:g} s"), None
+        except (http.RequestError, http.InvalidURL) as error:
+            return _connection_fault(error), None
+        raw, status = response.content, response.status_code
+        if not 200 <= status < 300:
+            return status_fault(status, raw, response.headers, wall=time.time()), status
+        return raw, status
+
+    def _made(self) -> Any:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # connections belong to the loop they were made in
+            import openai
+
             self._loop = loop
-            timeout = openai.Timeout(self.timeout, connect=min(_CONNECT_S, self.timeout))
-            self._client = openai.AsyncOpenAI(
-                api_key=self.key or "none", base_url=self.url, max_retries=0, timeout=timeout
+            given = self.headers or {"authorization": f"Bearer {self.key or 'none'}"}
+            self._client = openai.DefaultAsyncHttpxClient(
+                headers={"content-type": "application/json", "accept": "application/json", **given},
+                timeout=openai.Timeout(self.timeout, connect=min(_CONNECT_S, self.timeout)),
             )
         return self._client
+
+
+@cache
+def _http() -> Any:
+    """The HTTP library under the openai package, whichever it is."""
+    import openai
+
+    base = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
+    return importlib.import_module(base.__module__.partition(".")[0])
 
 
 def is_own(url: str) -> bool:
@@ -81,12 +125,6 @@ def is_own(url: str) -> bool:
     except ValueError:
         return host == "localhost" or "." not in host or host.endswith((".local", ".localhost", ".internal"))
     return address.is_loopback or address.is_private
-
-
-def _response_class(openai: Any) -> Any:
-    """The response class of the HTTP library under the openai package, whichever it is."""
-    base = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
-    return importlib.import_module(base.__module__.partition(".")[0]).Response
 
 
 def _read(raw: bytes, headers: Mapping[str, str]) -> Received | Fault:
@@ -104,10 +142,9 @@ def _read(raw: bytes, headers: Mapping[str, str]) -> Received | Fault:
 
 
 def _connection_fault(error: Exception) -> Fault:
-    cause = error.__cause__ or error
-    name = type(cause).__name__
+    name = type(error).__name__
     if name in _BEFORE_SENDING:
-        return Fault("refused_connection" if name == "ConnectError" else "transient", f"{name}: {cause}"[:300])
+        return Fault("refused_connection" if name == "ConnectError" else "transient", f"{name}: {error}"[:300])
     if name in _NOT_AN_ANSWER:
-        return Fault("protocol", f"{name}: {cause}"[:300])
-    return Fault("unknown_after_send", f"{name}: {cause}"[:300])
+        return Fault("protocol", f"{name}: {error}"[:300])
+    return Fault("unknown_after_send", f"{name}: {error}"[:300])

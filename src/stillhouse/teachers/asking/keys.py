@@ -7,12 +7,23 @@ store unread.
 
 import hashlib
 import json
+from functools import lru_cache
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 from urllib.parse import urlsplit
 
-from stillhouse.teachers.base import Identity, Request
+from stillhouse.teachers.base import Identity, Request, Sampling
 
-__all__ = ["canonical_json", "derived_seed", "normalised_url", "request_key", "request_v1", "text_fault"]
+__all__ = [
+    "canonical_json",
+    "derived_seed",
+    "key_of",
+    "normalised_url",
+    "request_body",
+    "request_key",
+    "request_v1",
+    "text_fault",
+]
 
 KEY_SCHEMA = 1
 
@@ -51,9 +62,36 @@ def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
     return body
 
 
+def request_body(identity: Identity, request: Request) -> str:
+    """`canonical_json(request_v1(...))`, the text that is hashed and stored.
+
+    Of the requests of one step only the messages and the sample differ, so the rest is written once.
+    """
+    if request.response_schema is not None or request.scored is not None or identity.wire == "scripted":
+        return canonical_json(request_v1(identity, request))
+    head, middle, tail = _frame(identity, request.sampling)
+    turns = ",".join([f"[{_quoted(turn.role)},{_quoted(turn.content)}]" for turn in request.messages])
+    return f"{head}[{turns}]{middle}{int(request.sample_index)}{tail}"
+
+
+@lru_cache(maxsize=64)
+def _frame(identity: Identity, sampling: Sampling) -> tuple[str, str, str]:
+    """What stands before the messages, between them and the sample index, and behind it."""
+    whole = canonical_json(request_v1(identity, Request((), sampling)))
+    messages, sample = '"messages":', '"sample_index":'  # a quote inside a string is escaped, so these are the names
+    head, _, rest = whole.partition(f"{messages}[]")
+    middle, _, tail = rest.partition(f"{sample}0")
+    return head + messages, middle + sample, tail
+
+
 def request_key(identity: Identity, request: Request) -> str:
     """64 hex digits: also exactly what the narrowest batch interface takes as `custom_id`."""
-    return _sha256(canonical_json(request_v1(identity, request)))
+    return key_of(request_body(identity, request))
+
+
+def key_of(body: str) -> str:
+    """The key of a request whose `request_body` is given."""
+    return _sha256(body)
 
 
 def derived_seed(key: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stillhouse.teachers.asking.answers import AnswerStore
 
-__all__ = ["Lease", "alive", "owner", "release", "settle_dead", "take"]
+__all__ = ["BATCHED", "Lease", "alive", "owner", "release", "settle_dead", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,30 @@ def settle_dead(store: AnswerStore, *, mine: str = "") -> int:
     return len(dead)
 
 
+BATCHED = Lease("", float("inf"))  # held by no process: the request lies in a batch that is out
+_FREE = (
+    "NOT EXISTS (SELECT 1 FROM batch_item i JOIN batch_job j ON j.local_id = i.local_id WHERE i.key = request.key "
+    "AND i.attempt IS NULL AND j.state IN ('intent', 'submitted'))"
+)
+
+
 def take(store: AnswerStore, db: sqlite3.Connection, key: str, body: str, mine: str, until: float) -> Lease | None:
-    """Takes the lease of a request by compare-and-set: None when it is this process's now, else the holder's."""
+    """Takes the lease of a request by compare-and-set: None when it is this process's now, else the holder's (`BATCHED`
+    for one that waits in a batch).
+    """
     db.execute(
         "INSERT OR IGNORE INTO request(key, body, created) VALUES (?, ?, ?)",
         (key, store.packed_body(body), time.time()),
     )
     taken = db.execute(
-        "UPDATE request SET leased_by = ?, lease_until = ? WHERE key = ? AND (leased_by IS NULL OR leased_by = ?)",
+        "UPDATE request SET leased_by = ?, lease_until = ? WHERE key = ? AND (leased_by IS NULL OR leased_by = ?) "
+        f"AND {_FREE}",
         (mine, until, key, mine),
     ).rowcount
     if taken:
         return None
     holder = db.execute("SELECT leased_by, lease_until FROM request WHERE key = ?", (key,)).fetchone()
-    return Lease(holder[0], holder[1])
+    return BATCHED if holder[0] in (None, mine) else Lease(holder[0], holder[1])
 
 
 def release(db: sqlite3.Connection, key: str, holder: str) -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from stillhouse.errors import StillhouseError
 from stillhouse.teachers.asking.answers import AnswerStore
 
 __all__ = ["Loop", "Writer"]
 
-_GROUP, _GROUP_S = 64, 0.002
+_GROUP = 64
+
+Write = Callable[[sqlite3.Connection], Any]
 
 
 class Loop:
@@ -26,54 +29,106 @@ class Loop:
     def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def close(self) -> None:
-        """Cancels what is still under way, and ends the thread."""
-        self.submit(_cancelled()).result()
+    def submit_all(self, works: Sequence[Coroutine[Any, Any, None]]) -> "list[Future[None]]":
+        """The same for many at once: the loop is woken once and not once for each."""
+        futures: list[Future[None]] = [Future() for _ in works]
+
+        def start() -> None:
+            for work, future in zip(works, futures):
+                self.loop.create_task(work).add_done_callback(partial(_told, future))
+
+        self.loop.call_soon_threadsafe(start)
+        return futures
+
+    def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        """Cancels what is still under way, does the `last` thing, and ends the thread."""
+        self.submit(_ended(last)).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=10)
         self.loop.close()
 
 
-async def _cancelled() -> None:
+def _told(future: "Future[None]", task: "asyncio.Task[None]") -> None:
+    if task.cancelled():
+        future.cancel()
+        future.set_running_or_notify_cancel()
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
+async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    if last is not None:
+        await last
 
 
 class Writer:
-    """Groups the writes of many requests into commits; a write is on disk when `put` returns."""
+    """Groups the writes of many requests into commits; a write is on disk when `put` returns.
+
+    The statements run in the loop. Opening and committing, which wait for another process and for the disk, run in a
+    thread beside it, and what arrives meanwhile is the next group.
+    """
 
     def __init__(self, store: AnswerStore) -> None:
         self._store = store
-        self._waiting: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, "stillhouse-store")
+        self._waiting: deque[tuple[Write, asyncio.Future[Any]]] = deque()
+        self._busy = False
 
-    async def put(self, write: Callable[[sqlite3.Connection], Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
+    async def put(self, write: Write) -> Any:
+        """What `write` gave. Raises RunFailed where the disk takes no more, and what a write of the same group raised."""
+        done = asyncio.get_running_loop().create_future()
         self._waiting.append((write, done))
-        if len(self._waiting) >= _GROUP:
-            self._flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(_GROUP_S, self._flush)
+        if not self._busy:
+            self._next()
         return await done
 
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        group, self._waiting = self._waiting, []
-        if not group:
+    async def idle(self) -> None:
+        """Returns when nothing is left to write."""
+        while self._busy:
+            await asyncio.sleep(0.001)
+        self._thread.shutdown()
+
+    def _next(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._busy:
+            self._then(self._store.begin, self._begun)
+
+    def _then(self, work: Callable[[], None], after: "Callable[[asyncio.Future[None]], None]") -> None:
+        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(after)
+
+    def _begun(self, opened: "asyncio.Future[None]") -> None:
+        group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+        if error := opened.exception():
+            self._failed(group, error)
             return
         try:
-            with self._store.transaction() as db:
-                results = [write(db) for write, _ in group]
-        except (StillhouseError, sqlite3.Error) as error:
-            for _, done in group:
-                if not done.cancelled():
-                    done.set_exception(error)
+            results = [write(self._store.db) for write, _ in group]
+        except (
+            Exception
+        ) as error:  # whatever it was, the others of the group must hear of it and the lock be given back
+            self._failed(group, self._store.give_up(error))
+            return
+        self._then(self._store.finish, partial(self._committed, group, results))
+
+    def _committed(
+        self, group: "list[tuple[Write, asyncio.Future[Any]]]", results: list[Any], ended: "asyncio.Future[None]"
+    ) -> None:
+        if error := ended.exception():
+            self._failed(group, error)
             return
         for (_, done), result in zip(group, results):
             if not done.cancelled():
                 done.set_result(result)
+        self._next()
+
+    def _failed(self, group: "list[tuple[Write, asyncio.Future[Any]]]", error: BaseException) -> None:
+        for _, done in group:
+            if not done.cancelled():
+                done.set_exception(error)
+        self._next()

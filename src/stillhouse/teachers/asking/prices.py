@@ -1,6 +1,7 @@
 """What an endpoint costs: the recipe's own price, nothing for a server of one's own, else the table of genai-prices."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from stillhouse.errors import RecipeError
 from stillhouse.teachers.asking.http import is_own
@@ -9,27 +10,40 @@ from stillhouse.teachers.asking.wire import Price
 __all__ = ["price_of"]
 
 
-def price_of(model: str, url: str, given: Mapping[str, float] | None) -> Price | None:
-    """None where nobody knows. `given` is `{in, out, cached}` in dollars per million tokens; raises RecipeError for
-    others.
+def price_of(
+    model: str, url: str, given: Mapping[str, float] | None, processing: Literal["online", "batch"] = "online"
+) -> Price | None:
+    """None where nobody knows. `given` is `{in, out, cached, batch}` in dollars per million tokens, `batch` being the
+    share of them that a batch costs (1 where left out); raises RecipeError for others.
     """
     if given is not None:
-        return _given(given)
-    return Price(id="own server") if is_own(url) else _listed(model, url)
+        return _given(given, processing)
+    return Price(id="own server") if is_own(url) else _listed(model, url, processing)
 
 
-def _given(price: Mapping[str, float]) -> Price:
-    if not {"in", "out"} <= set(price) <= {"in", "out", "cached"} or any(value < 0 for value in price.values()):
+def _given(price: Mapping[str, float], processing: str) -> Price:
+    if not {"in", "out"} <= set(price) <= {"in", "out", "cached", "batch"} or any(
+        value < 0 for value in price.values()
+    ):
         raise RecipeError(f"price is {{in: ..., out: ...}} in dollars per million tokens, not {dict(price)}")
-    return Price(price["in"], price["out"], price.get("cached"), "recipe")
+    share = price.get("batch", 1.0) if processing == "batch" else 1.0
+    cached = price.get("cached")
+    told = "recipe" if processing == "online" else f"recipe, batch at {share:g}"
+    return Price(price["in"] * share, price["out"] * share, None if cached is None else cached * share, told)
 
 
-def _listed(model: str, url: str) -> Price | None:
-    """The dearest of the table's prices (it knows steps by length and by hour) for a million tokens of each kind."""
+def _listed(model: str, url: str, processing: str) -> Price | None:
+    """The dearest of the table's prices (it knows steps by length and by hour) for a million tokens of each kind.
+
+    A model for which the table has no batch price costs the full one there.
+    """
     from genai_prices import Usage, calc_price
 
+    context = {"processing": "batch"} if processing == "batch" else None
+
     def dollars(**tokens: int) -> float:
-        return float(calc_price(Usage(**tokens), model_ref=model, provider_api_url=url).total_price)
+        usage = Usage(**tokens)
+        return float(calc_price(usage, model_ref=model, provider_api_url=url, price_context=context).total_price)
 
     try:
         each = 1000
@@ -40,4 +54,5 @@ def _listed(model: str, url: str) -> Price | None:
         return None
     from importlib.metadata import version
 
-    return Price(entry, out, cached, f"genai-prices {version('genai-prices')}")
+    told = f"genai-prices {version('genai-prices')}"
+    return Price(entry, out, cached, told if processing == "online" else f"{told}, batch")

@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS spend(
 CREATE TABLE IF NOT EXISTS batch_job(
     local_id TEXT PRIMARY KEY, state TEXT NOT NULL, wire TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     run TEXT NOT NULL, teacher TEXT NOT NULL, stage TEXT NOT NULL, owner TEXT NOT NULL, provider_id TEXT NOT NULL DEFAULT '',
-    input_sha TEXT NOT NULL, number INTEGER NOT NULL, created REAL NOT NULL, note TEXT NOT NULL DEFAULT '');
+    input_sha TEXT NOT NULL, number INTEGER NOT NULL, created REAL NOT NULL, found INTEGER NOT NULL DEFAULT 0,
+    not_ours TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS batch_item(
     local_id TEXT NOT NULL, key TEXT NOT NULL, reserved_usd REAL NOT NULL, attempt INTEGER, line_sha TEXT,
     PRIMARY KEY(local_id, key));

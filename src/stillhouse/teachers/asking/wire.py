@@ -3,12 +3,13 @@
 import asyncio
 import random
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from stillhouse.teachers.base import Answer, Capability, Identity, Request
 
-__all__ = ["Clock", "Fault", "FaultKind", "Price", "Reply", "WireBackend"]
+__all__ = ["BatchState", "Batches", "Clock", "Fault", "FaultKind", "Price", "Reply", "Submission", "WireBackend"]
 
 FaultKind = Literal[
     "rate_limit",  # ask again later; does not count against the retries
@@ -21,6 +22,8 @@ FaultKind = Literal[
     "transient",  # may work when tried again
     "unknown_after_send",  # the bytes left and nothing came back: may have been billed
     "protocol",  # an answer that is none: HTML, an error under status 200, no choices
+    "expired",  # a batch ran out of time before this request's turn: not billed
+    "cancelled",  # somebody cancelled the batch: not billed
 ]
 
 
@@ -70,6 +73,8 @@ class WireBackend(Protocol):
     max_concurrency: int
     timeout: float
     url: str
+    transport: str  # online or batch
+    on_model_mismatch: str  # warn or stop
 
     def identity(self) -> Identity: ...
 
@@ -82,6 +87,59 @@ class WireBackend(Protocol):
         ...
 
     async def exchange(self, request: Request, seed: int) -> Reply: ...
+
+    def batches(self) -> "Batches":
+        """The batch interface of the same server; asked for only where `transport` is batch or one is still out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A batch as it was written down before it was sent: what it is found again by."""
+
+    local_id: str
+    lines: bytes  # one JSON line to a request
+    number: int
+    created: float
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """Where a batch stands. `fault` says why the provider took none of it; `told` is the provider's own word."""
+
+    ended: bool
+    told: str
+    fault: Fault | None = None
+
+
+class Batches(Protocol):
+    """A provider's batch interface. Each call is one exchange; what may be tried again comes back as a Fault."""
+
+    most_items: int
+    most_bytes: int
+
+    def line(self, key: str, request: Request, seed: int) -> bytes:
+        """One request of the input file, without a line end."""
+        ...
+
+    async def submit(self, submission: Submission) -> str | Fault:
+        """Sends the batch; gives the provider's id of it."""
+        ...
+
+    async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
+        """The id of a batch that was sent and whose id was not written down. `others` are ids that belong elsewhere."""
+        ...
+
+    async def state(self, batch: str) -> BatchState | Fault: ...
+
+    async def results(self, batch: str) -> list[bytes] | Fault:
+        """The lines of an ended batch, answers and errors, in any order."""
+        ...
+
+    def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
+        """One line of the results; raises nothing."""
+        ...
 
 
 class Clock:

@@ -1,0 +1,113 @@
+"""Anthropic's message batches: the requests go in one body, the results come as lines."""
+
+import json
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from stillhouse.teachers.asking.faults import error_code, status_fault
+from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.http import Received
+from stillhouse.teachers.asking.keys import canonical_json
+from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
+from stillhouse.teachers.base import Request
+
+__all__ = ["AnthropicBatches"]
+
+_AGE_S = 3600.0  # by how much the provider's clock may differ from ours
+# an error inside a result has a type and no status
+_STATUS = {
+    "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
+    "not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "timeout_error": 504, "overloaded_error": 529,
+}  # fmt: skip
+
+
+class AnthropicBatches:
+    """The `Batches` protocol for one anthropic teacher. At most 100,000 requests and 256 MB to a batch, done within 24 hours.
+
+    The interface takes no metadata: a batch whose id was never written down is known by its time, its size and, once it
+    has ended, by the ids of its results.
+    """
+
+    most_items = 100_000
+    most_bytes = 256 * 1000 * 1000
+
+    def __init__(self, teacher: Hosted) -> None:
+        self._teacher = teacher
+
+    def line(self, key: str, request: Request, seed: int) -> bytes:
+        return canonical_json({"custom_id": key, "params": self._teacher.body(request, seed)}).encode("utf-8")
+
+    async def submit(self, submission: Submission) -> str | Fault:
+        content = b'{"requests":[' + b",".join(submission.lines.splitlines()) + b"]}"
+        made = await self._asked("POST", "/messages/batches", content=content)
+        if isinstance(made, Fault):
+            return made
+        return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
+
+    async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
+        """One of the right size that was made since; whether it is ours its results say (the caller compares their ids)."""
+        after = ""
+        while True:
+            page = await self._asked("GET", f"/messages/batches?limit=100{after}")
+            if isinstance(page, Fault):
+                return page
+            rows = [row for row in page.get("data") or [] if isinstance(row, dict)]
+            for row in rows:
+                counts = row.get("request_counts") or {}
+                number = sum(value for value in counts.values() if isinstance(value, int))
+                recent = _seconds(row.get("created_at")) >= submission.created - _AGE_S
+                if recent and number == submission.number and row.get("id") not in others:
+                    return str(row["id"])
+            oldest = min((_seconds(row.get("created_at")) for row in rows), default=0.0)
+            if not page.get("has_more") or not rows or oldest < submission.created - _AGE_S:
+                return None
+            after = f"&after_id={rows[-1]['id']}"
+
+    async def state(self, batch: str) -> BatchState | Fault:
+        row = await self._asked("GET", f"/messages/batches/{batch}")
+        if isinstance(row, Fault):
+            return row
+        told = str(row.get("processing_status"))
+        return BatchState(told == "ended", told)
+
+    async def results(self, batch: str) -> list[bytes] | Fault:
+        received, _ = await self._teacher.connected().send("GET", f"/messages/batches/{batch}/results")
+        if isinstance(received, Fault):
+            return received
+        return [line for line in received.split(b"\n") if line.strip()]
+
+    def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
+        result = line.get("result")
+        result = result if isinstance(result, dict) else {}
+        kind = result.get("type")
+        if kind == "succeeded" and isinstance(result.get("message"), dict):
+            return self._teacher.reply(request, Received(result["message"], raw, {}))
+        if kind == "expired":
+            return Reply(Fault("expired", "the batch ran out of time"), raw)
+        if kind == "canceled":
+            return Reply(Fault("cancelled", "the batch was cancelled"), raw)
+        if kind == "errored":
+            body = json.dumps(result.get("error")).encode()
+            codes, _ = error_code(body)
+            told = [_STATUS[code] for code in codes if code in _STATUS]
+            status = told[0] if told else 400 if "invalid_request_error" in body.decode() else 500
+            return Reply(status_fault(status, body, {}, wall=0.0), raw, status)
+        return Reply(Fault("protocol", f"a result of the type {kind!r}"), raw)
+
+    async def _asked(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
+        received, _ = await self._teacher.connected().send(method, path, **what)
+        if isinstance(received, Fault):
+            return received
+        try:
+            value = json.loads(received)
+        except (ValueError, RecursionError):
+            value = None
+        return value if isinstance(value, dict) else Fault("protocol", f"{method} {path}: no JSON object came back")
+
+
+def _seconds(text: Any) -> float:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0

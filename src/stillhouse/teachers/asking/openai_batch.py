@@ -1,0 +1,146 @@
+"""OpenAI's batch interface: a file of requests is uploaded, a batch is made of it, its answers come as files."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Any
+
+from stillhouse.teachers.asking.faults import status_fault
+from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.http import Received
+from stillhouse.teachers.asking.keys import canonical_json
+from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
+from stillhouse.teachers.base import Request
+
+__all__ = ["OpenAIBatches"]
+
+_ENDED = {"completed", "failed", "expired", "cancelled"}
+_QUEUE_FULL = {"token_limit_exceeded"}  # too many tokens wait in the provider's queue already
+_AGE_S = 3600.0  # by how much the provider's clock may differ from ours
+
+
+class OpenAIBatches:
+    """The `Batches` protocol for one openai teacher. At most 50,000 requests and 200 MB to a batch, done within 24 hours."""
+
+    most_items = 50_000
+    most_bytes = 200 * 1000 * 1000
+
+    def __init__(self, teacher: Hosted) -> None:
+        self._teacher = teacher
+
+    def line(self, key: str, request: Request, seed: int) -> bytes:
+        body = self._teacher.body(request, seed)
+        line = {"custom_id": key, "method": "POST", "url": f"/v1{self._teacher.path()}", "body": body}
+        return canonical_json(line).encode("utf-8")
+
+    async def submit(self, submission: Submission) -> str | Fault:
+        name = f"stillhouse-{submission.local_id}.jsonl"
+        sent = await self._asked("POST", "/files", files={"file": (name, submission.lines)}, data={"purpose": "batch"})
+        if isinstance(sent, Fault):
+            # a file alone costs nothing: whatever became of it, another may be uploaded
+            return Fault("transient", sent.detail) if sent.kind == "unknown_after_send" else sent
+        body = {
+            "input_file_id": str(sent.get("id")), "endpoint": f"/v1{self._teacher.path()}", "completion_window": "24h",
+            "metadata": {"local_id": submission.local_id},
+        }  # fmt: skip
+        made = await self._asked("POST", "/batches", body=body)
+        if isinstance(made, Fault):
+            return made
+        return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
+
+    async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
+        """By the `local_id` in its metadata, else by the hash of its input file."""
+        after = ""
+        while True:
+            page = await self._asked("GET", f"/batches?limit=100{after}")
+            if isinstance(page, Fault):
+                return page
+            rows = [row for row in page.get("data") or [] if isinstance(row, dict) and row.get("id") not in others]
+            for row in rows:
+                found = await self._is(row, submission)
+                if isinstance(found, Fault):
+                    return found
+                if found:
+                    return str(row["id"])
+            oldest = min((float(row.get("created_at") or 0) for row in rows), default=0.0)
+            if not page.get("has_more") or not rows or oldest < submission.created - _AGE_S:
+                return None
+            after = f"&after={rows[-1]['id']}"
+
+    async def _is(self, row: dict[str, Any], submission: Submission) -> bool | Fault:
+        told = (row.get("metadata") or {}).get("local_id")
+        if told is not None:
+            return bool(told == submission.local_id)
+        counted = (row.get("request_counts") or {}).get("total")
+        if float(row.get("created_at") or 0) < submission.created - _AGE_S or counted not in (
+            0,
+            submission.number,
+            None,
+        ):
+            return False
+        content = await self._content(str(row.get("input_file_id")))
+        if isinstance(content, Fault):
+            return False if content.kind in ("auth", "bad_request") else content
+        return hashlib.sha256(content).digest() == hashlib.sha256(submission.lines).digest()
+
+    async def state(self, batch: str) -> BatchState | Fault:
+        row = await self._asked("GET", f"/batches/{batch}")
+        if isinstance(row, Fault):
+            return row
+        told = str(row.get("status"))
+        return BatchState(told in _ENDED, told, _failed(row) if told == "failed" else None)
+
+    async def results(self, batch: str) -> list[bytes] | Fault:
+        """The output file and the error file; either may be missing."""
+        row = await self._asked("GET", f"/batches/{batch}")
+        if isinstance(row, Fault):
+            return row
+        lines: list[bytes] = []
+        for name in ("output_file_id", "error_file_id"):
+            if row.get(name):
+                content = await self._content(str(row[name]))
+                if isinstance(content, Fault):
+                    return content
+                lines += [line for line in content.split(b"\n") if line.strip()]
+        return lines
+
+    def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
+        error, response = line.get("error"), line.get("response")
+        if isinstance(error, dict) and error.get("code") in ("batch_expired", "batch_cancelled"):
+            return Reply(
+                Fault("expired" if error["code"] == "batch_expired" else "cancelled", str(error.get("message"))), raw
+            )
+        if not isinstance(response, dict):
+            return Reply(Fault("protocol", f"the line holds no response: {str(error)[:200]}"), raw)
+        status, body = response.get("status_code"), response.get("body")
+        if isinstance(status, int) and not 200 <= status < 300:
+            return Reply(status_fault(status, json.dumps(body).encode(), {}, wall=0.0), raw, status)
+        if not isinstance(body, dict) or body.get("error"):
+            return Reply(Fault("protocol", "status 200 with an error inside or without a body"), raw, 200)
+        return self._teacher.reply(request, Received(body, raw, {}))
+
+    async def _content(self, file: str) -> bytes | Fault:
+        received, _ = await self._teacher.connected().send("GET", f"/files/{file}/content")
+        return received
+
+    async def _asked(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
+        received, _ = await self._teacher.connected().send(method, path, **what)
+        if isinstance(received, Fault):
+            return received
+        try:
+            value = json.loads(received)
+        except (ValueError, RecursionError):
+            value = None
+        return value if isinstance(value, dict) else Fault("protocol", f"{method} {path}: no JSON object came back")
+
+
+def _failed(row: dict[str, Any]) -> Fault:
+    """Why a batch was not taken: the provider checks the whole file before it works on any of it."""
+    errors = (row.get("errors") or {}).get("data") or []
+    first = errors[0] if errors and isinstance(errors[0], dict) else {}
+    code, message = str(first.get("code") or ""), str(first.get("message") or "no reason given")
+    told = f"{len(errors)} errors, the first: {code} {message}".strip()[:400]
+    if code in _QUEUE_FULL:
+        return Fault("rate_limit", told)
+    fault = status_fault(400, json.dumps({"error": {"code": code}}).encode(), {}, wall=0.0)
+    return Fault(fault.kind if fault.kind == "quota" else "bad_request", told)
