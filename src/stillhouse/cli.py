@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stillhouse.cli_terms import RegistryFile
 from stillhouse.cli_terms import app as terms
 from stillhouse.errors import StillhouseError
 from stillhouse.launch import said, with_environment
@@ -99,7 +100,13 @@ def schema() -> None:
 
 
 @app.command()
-def check(recipe: RecipeName, changes: Changes = None, limit: int | None = None, as_json: Json = False) -> None:
+def check(
+    recipe: RecipeName,
+    changes: Changes = None,
+    limit: int | None = None,
+    as_json: Json = False,
+    registry: RegistryFile = None,
+) -> None:
     """Refuse what cannot be right before anything is spent; print the plan."""
     from dataclasses import asdict
 
@@ -110,7 +117,7 @@ def check(recipe: RecipeName, changes: Changes = None, limit: int | None = None,
 
     loaded = load_recipe(recipe, changes or [])
     plan = asdict(check_recipe(loaded, limit=limit))
-    plan["terms"] = terms_of(loaded).before_spending()
+    plan["terms"] = terms_of(loaded, registry_file=registry).before_spending()
     if as_json:
         _json(plan)
     else:
@@ -127,9 +134,10 @@ def run(
     without_teacher: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Train without a teacher's rows.")
     ] = None,
+    registry: RegistryFile = None,
 ) -> None:
     """Run a recipe; the same command again resumes it."""
-    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()))
+    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()), registry)
 
 
 @app.command()
@@ -215,6 +223,29 @@ def chat(run: RunFolder) -> None:
     talk(load_run(run).student)
 
 
+@app.command()
+def export(
+    run: RunFolder,
+    target: Annotated[Path | None, typer.Argument(metavar="DEST", help="A new folder (default: RUN/export).")] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="transformers: what from_pretrained loads.")
+    ] = "transformers",
+    add: Annotated[
+        list[Path] | None, typer.Option("--add", metavar="FILE", help="A file that goes with it, such as LICENSE.")
+    ] = None,
+) -> None:
+    """Take a student elsewhere: weights, tokenizer, card, notices and bill of materials, through the publish gate."""
+    from stillhouse.exporting import export as take
+    from stillhouse.run import load_run
+
+    found = load_run(run)
+    done = take(found.path, target or found.path / "export", format=to, add=add or ())
+    use = found.manifest["use"]
+    typer.echo(
+        f"{done}: judged for {use['purpose']}, handing out {', '.join(use['distributes']) or 'nothing declared'}"
+    )
+
+
 def _run(
     recipe: str,
     changes: list[str],
@@ -222,6 +253,7 @@ def _run(
     limit: int | None,
     budget: str | None,
     without: tuple[str, ...] = (),
+    registry: Path | None = None,
 ) -> None:
     from stillhouse.catalogue import compared, score_lines
     from stillhouse.recipe import load_recipe
@@ -230,9 +262,8 @@ def _run(
     if (told := said()) is not None:
         typer.echo(told, err=True)
     command = " ".join(["still", *sys.argv[1:]])
-    done = execute(
-        load_recipe(recipe, changes), out, Options(limit=limit, budget=budget, without=without, command=command)
-    )
+    options = Options(limit=limit, budget=budget, without=without, registry=registry, command=command)
+    done = execute(load_recipe(recipe, changes), out, options)
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))
     typer.echo(f"report: {done.report}")

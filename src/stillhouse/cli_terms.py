@@ -87,6 +87,7 @@ def list_records(as_json: Json = False, registry: RegistryFile = None) -> None:
         for r in known.records:
             read = f"read {r.read}" if r.read else "not read"
             past = " past review" if r.review_by and r.review_by < today else ""
+            past = f" review by {r.review_by}" if explain.due_soon(r, today) else past
             speaks = ", ".join(p.match for p in r.models)
             typer.echo(
                 f"{r.id:<44} {r.outputs_may_train:<11} {r.grade:<2} {read}{past}  {'/'.join(r.access)}: {speaks}"

@@ -40,6 +40,7 @@ class Options:
     limit: int | None = None
     budget: str | None = None
     without: tuple[str, ...] = ()
+    registry: Path | None = None
     quiet: bool = False
     command: str = ""
 
@@ -105,7 +106,7 @@ def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
     check(loaded, limit=options.limit)
     for name in options.without:
         _can_be_left_out(name, loaded)
-    terms = terms_of(loaded, without=options.without)
+    terms = terms_of(loaded, without=options.without, registry_file=options.registry)
     verdict = terms.before_spending()
     with _writing_said(folder):
         _made(folder)
@@ -221,7 +222,7 @@ class _Stages:
     def run(self) -> None:
         (self.folder / "recipe.yaml").write_text(dump_yaml(self.loaded.data), encoding="utf-8")
         self._keep_user_code()
-        keep_terms(self.loaded, self.folder)
+        keep_terms(self.loaded, self.folder, self.options.registry)
         self._save()
         if self.recipe.rounds.most > 1:
             students = self._rounds()

@@ -6,6 +6,7 @@ What the terms say lies in `compliance/`; this file only tells it what a recipe 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows,
 from stillhouse.compliance.lineage import branch_steps, teachers_of_rows
 from stillhouse.compliance.plan import Plan, restored
 from stillhouse.compliance.recipe_plan import card_licence, plan_of
-from stillhouse.compliance.registry import Registry
+from stillhouse.compliance.registry import Registry, load
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch, texts_of
 from stillhouse.errors import RecipeError, TermsUnknown
@@ -70,13 +71,15 @@ class Terms:
         )
 
 
-def keep_terms(loaded: Loaded, run: Path) -> None:
+def keep_terms(loaded: Loaded, run: Path, registry_file: Path | None = None) -> None:
     """Copies what the gates were judged with beside the recipe into `terms/` of the run, for the gate of publication."""
     home = run / "terms"
     shutil.rmtree(home, ignore_errors=True)
     (home / "terms.d").mkdir(parents=True)
     for path in (loaded.folder / "terms.d").glob("*.yaml"):
         shutil.copy2(path, home / "terms.d")
+    if registry_file:
+        shutil.copyfile(registry_file, home / "registry.yaml")
     if (loaded.folder / "allowed_signers").is_file():
         shutil.copy2(loaded.folder / "allowed_signers", home)
     for number, entry in enumerate(loaded.recipe.acknowledgments):
@@ -97,10 +100,19 @@ def kept_terms(run: Path) -> Terms:
     home, plan = run / "terms", (read_json(run / "manifest.json").get("terms") or {}).get("plan")
     if plan is None:
         raise TermsUnknown(f"{run}: the manifest holds no plan to judge; run the recipe again")
+    newer = home / "registry.yaml"
+    registry = _registry(home, newer if newer.is_file() else None)
     try:
-        registry = registry_for(home)
         signed = acknowledgments_of([path.name for path in sorted(home.glob("acknowledgment-*.json"))], home)
         return Terms(restored(plan, f"{run}/manifest.json"), registry, signed)
+    except RecipeError as error:
+        raise TermsUnknown(str(error)) from error
+
+
+def _registry(folder: Path, file: Path | None) -> Registry:
+    """A gate that cannot ask has not been told yes."""
+    try:
+        return registry_for(folder, load(file, today=date.today()) if file else None)
     except RecipeError as error:
         raise TermsUnknown(str(error)) from error
 
@@ -118,15 +130,13 @@ def texts_that_train(run: Path) -> Iterator[str]:
             yield from texts_of(row)
 
 
-def terms_of(loaded: Loaded, *, without: Sequence[str] = ()) -> Terms:
+def terms_of(loaded: Loaded, *, without: Sequence[str] = (), registry_file: Path | None = None) -> Terms:
     """One plan for all arms: every teacher, source of seeds and student that any of them names.
 
     A teacher in `without` is not asked for anything that trains; it stays only where an evaluation holds against it.
+    `registry_file` takes the place of the registry inside the package. Raises TermsUnknown where records cannot be read.
     """
-    try:
-        registry = registry_for(loaded.folder)
-    except RecipeError as error:  # a gate that cannot ask has not been told yes
-        raise TermsUnknown(str(error)) from error
+    registry = _registry(loaded.folder, registry_file)
     recipes = list(loaded.arms().values())
     teachers = {
         (name, str(entry)): _teacher(name, entry, () if name in without else recipes)

@@ -143,7 +143,7 @@ def test_a_changed_use_is_said_at_the_train_gate():
 
 
 def publishing(plan, files, screening=CLEAN):
-    return publish_gaps(decide(plan, today=TODAY, gate="publish", screening=screening), plan, files)
+    return publish_gaps(decide(plan, today=TODAY, gate="publish", screening=screening), plan, files, builtin())
 
 
 def test_the_pocket_student_is_published_with_a_screening_report_alone():
@@ -195,4 +195,4 @@ def test_a_stale_record_and_undisclosed_generators_hold_publication_back():
 def test_publish_gaps_wants_a_decision_of_its_own_gate():
     plan = recipe(POCKET)
     with pytest.raises(RecipeError, match="gate publish"):
-        publish_gaps(decide(plan, today=TODAY), plan, {})
+        publish_gaps(decide(plan, today=TODAY), plan, {}, builtin())

@@ -1,15 +1,16 @@
 """A decision in lines for a person: notice, verdict, one line per reason, duties to tick, and the ways on."""
 
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 
 from stillhouse.compliance.decision import NOTICE, Active, Decision, Reason, class_of
 from stillhouse.compliance.registry import Registry
 from stillhouse.compliance.terms import TermsRecord
 
-__all__ = ["ageing", "alternatives", "lines", "record_lines", "summary", "ways_on"]
+__all__ = ["ageing", "alternatives", "due_soon", "lines", "record_lines", "summary", "ways_on"]
 
 SHOWN = 3
+SOON = timedelta(weeks=8)
 
 
 def lines(decision: Decision, registry: Registry) -> list[str]:
@@ -32,6 +33,12 @@ def lines(decision: Decision, registry: Registry) -> list[str]:
         out += ["", f"records consulted: {', '.join(sorted({record for _, record in decision.records}))}"]
     if on := ways_on(decision, registry):
         out += ["", "ways on:", *(f"  - {text}" for text in on)]
+    consulted = {record for _, record in decision.records}
+    out += [
+        f"{r.id} is to be read again by {r.review_by}, in {(r.review_by - decision.as_of).days} days"
+        for r in registry.records
+        if r.id in consulted and r.review_by and due_soon(r, decision.as_of)
+    ]
     dated = {r.id for r in registry.records if r.kind in ("contract", "host")}
     if dated.intersection(record for _, record in decision.records) and (note := ageing(decision.as_of, registry)):
         out += ["", note]
@@ -120,15 +127,22 @@ def _undemanding(r: TermsRecord) -> bool:
     return settled and not asks and not r.conditions and not r.inherits and r.holder != "Stillhouse"
 
 
+def due_soon(record: TermsRecord, day: date) -> bool:
+    """Whether the record's review date lies within weeks of `day`."""
+    return record.review_by is not None and day <= record.review_by <= day + SOON
+
+
 def ageing(day: date, registry: Registry) -> str | None:
-    """How many contracts are past their review date: contracts change within weeks, and their records with them."""
+    """How many contracts are past their review date, or will be within weeks: they change, and their records with them."""
     dated = [r for r in registry.records if r.kind in ("contract", "host") and r.review_by]
     old = [r for r in dated if r.review_by and r.review_by < day]
-    if not old:
+    soon = [r for r in dated if due_soon(r, day)]
+    if not old and not soon:
         return None
     return (
         f"{len(old)} of {len(dated)} records about contracts and hosts are past their review date on {day} (registry "
-        f"{registry.version}): they can still refuse, and no longer carry a commercial or open use"
+        f"{registry.version}) and {len(soon)} will be within {SOON.days // 7} weeks: such a record can still refuse, and "
+        "no longer carries a commercial or open use"
     )
 
 

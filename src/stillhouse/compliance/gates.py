@@ -134,7 +134,7 @@ def may_be_sent(plan: Plan, registry: Registry) -> None:
                 )
 
 
-def publish_gaps(decision: Decision, plan: Plan, files: Mapping[str, str]) -> tuple[str, ...]:
+def publish_gaps(decision: Decision, plan: Plan, files: Mapping[str, str], registry: Registry) -> tuple[str, ...]:
     """Duties not met by what is about to be handed out: one sentence each, empty when the gate may open.
 
     `files` are the texts of the student's folder by name (README.md, NOTICE ...); `decision` is that of gate publish.
@@ -142,10 +142,13 @@ def publish_gaps(decision: Decision, plan: Plan, files: Mapping[str, str]) -> tu
     if decision.gate != "publish":
         raise RecipeError("publish_gaps needs a decision of gate publish; call decide(plan, gate='publish')")
     gaps = [gap for duty in decision.obligations if (gap := _gap(duty, plan, files))]
+    gaps += _licence_gaps(decision, files, registry.with_records(plan.records))
     for reason in decision.reasons:
         stem = reason.code.partition(":")[0]
-        if stem in ("NAME_CONFLICT", "LICENCE_CHOICE_CONFLICT", "PII_REVIEW", "STALE_NOTE", "DECLARE"):
+        if stem in ("NAME_CONFLICT", "LICENCE_CHOICE_CONFLICT", "STALE_NOTE", "DECLARE"):
             gaps.append(f"{reason.code}: {reason.subject}: {reason.text}")
+        if stem == "PII_REVIEW" and plan.use.distributed:
+            gaps.append(f"{reason.code}: {reason.text}; rows without it: select: [{{do: privacy.personal_data}}]")
         if stem == "DISCLOSE_UPSTREAM" and reason.subject.partition(" written by ")[2] not in files.get(
             "README.md", ""
         ):
@@ -158,12 +161,10 @@ def publish_gaps(decision: Decision, plan: Plan, files: Mapping[str, str]) -> tu
 def _gap(duty: Active, plan: Plan, files: Mapping[str, str]) -> str | None:
     stem = duty.code.partition(":")[0]
     card = files.get("README.md", "")
-    licence_files = [name for name in files if name.upper().startswith("LICENSE") and files[name].strip()]
     restrictions = files.get("USE_RESTRICTIONS.md", "")
     met = {
         "NAME_PREFIX": bool(plan.use.student_name),  # a name that does not fit is a NAME_CONFLICT
         "TRADEMARK": bool(plan.use.student_name),
-        "LICENCE_COPY": bool(licence_files),
         "NOTICE_FILE": bool(files.get("NOTICE", "").strip()),
         "PASS_THROUGH": bool(restrictions.strip()) and "FILL IN" not in restrictions and bool(plan.use.student_licence),
         "BUILT_WITH": any(phrase in card for phrase in credits_to_display(duty)),
@@ -174,11 +175,21 @@ def _gap(duty: Active, plan: Plan, files: Mapping[str, str]) -> str | None:
     return None if met.get(stem, True) else f"{duty.code}: {duty.text}: {_missing(stem)}"
 
 
+def _licence_gaps(decision: Decision, files: Mapping[str, str], registry: Registry) -> list[str]:
+    """One LICENSE* file for each text that is to be passed on; two models under one plain licence share it."""
+    there = [name for name in files if name.upper().startswith("LICENSE") and files[name].strip()]
+    records = [registry.by_id[a.record] for a in decision.obligations if a.code == "LICENCE_COPY" and a.record]
+    wanted = {r.spdx or r.hf_license or r.id: f"{r.title} ({r.source})" for r in records}
+    if len(wanted) <= len(there):
+        return []
+    named = "; ".join(wanted[key] for key in sorted(wanted))
+    return [f"LICENCE_COPY: copies of {len(wanted)} texts go with it, {len(there)} LICENSE* files are there: {named}"]
+
+
 def _missing(stem: str) -> str:
     return {
         "NAME_PREFIX": "write use.student_name",
         "TRADEMARK": "write use.student_name",
-        "LICENCE_COPY": "put a copy of the text into the folder as LICENSE*",
         "NOTICE_FILE": "put a NOTICE file into the folder",
         "PASS_THROUGH": "fill in USE_RESTRICTIONS.md from the official source and write use.student_licence",
     }.get(stem, "README.md does not have it; use the sections of the card writers")

@@ -16,7 +16,7 @@ import yaml
 
 from stillhouse.errors import RecipeError
 
-__all__ = ["Taint", "branch_steps", "rows_by_teachers", "taint", "teachers_of_rows", "touched"]
+__all__ = ["Taint", "branch_steps", "rows_by_teachers", "taint", "teachers_of_rows"]
 
 Names = frozenset[str]
 
@@ -72,14 +72,6 @@ def rows_by_teachers(run: Path) -> dict[str, Counter[Names]]:
 def teachers_of_rows(run: Path) -> Names:
     """Every teacher that reaches a row the student may train on."""
     return frozenset(name for counts in rows_by_teachers(run).values() for names in counts for name in names)
-
-
-def touched(files: list[Path], names: set[str]) -> set[str]:
-    """Ids of the rows of the last of a branch's files (in order) that any of these teachers reaches."""
-    found: set[str] = set()
-    for _, rows in _reached(files):
-        found = {row for row, behind in rows if behind & names}
-    return found
 
 
 def _reached(files: list[Path]) -> Iterator[tuple[Path, Iterator[tuple[str, Names]]]]:

@@ -219,7 +219,9 @@ def restored(data: Mapping[str, Any], where: str) -> Plan:
     plan = parse_plan({key: data.get(key) for key in KEYS}, where)
     if data.get("sha256") != plan.sha256:
         raise RecipeError(f"{where}: the plan is not the one that was judged (its hash differs); run the recipe again")
-    return plan.model_copy(update={"records": tuple(TermsRecord.model_validate(row) for row in data.get("records", ()))})
+    return plan.model_copy(
+        update={"records": tuple(TermsRecord.model_validate(row) for row in data.get("records", ()))}
+    )
 
 
 def plan_hash(document: Mapping[str, Any]) -> str:
