@@ -44,6 +44,29 @@ class Parts:
         rollouts = self.phase.rollouts
         return found | ({rollouts.teacher} if rollouts is not None and rollouts.teacher else set())
 
+    def student(self, start: str, data: Callable[[str], Sequence[Any]]) -> Any:
+        """What this phase starts from: pruned where it is the base, made to round where it learns to be quantised.
+
+        `data` gives the records of a branch.
+        """
+        from stillhouse.train.student import load_student
+
+        told = self.recipe.student
+        assert told is not None
+
+        def adapt(model: Any, tokenizer: Any) -> None:
+            from stillhouse.train.prune import prune
+            from stillhouse.train.quantise import quantise
+
+            if told.prune is not None and start == student_path(told.model):
+                prune(model, _rows(tokenizer, data(told.prune.on), told.prune.examples), sizes=told.prune.sizes)
+            if told.quantise is not None:
+                quantise(model, **told.quantise.model_dump())
+
+        return load_student(
+            start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=self.seed, adapt=adapt
+        )
+
     def terms(self, student: Any) -> list[Any]:
         """The summands of the loss; objectives that are modules are made to fit the student and its teacher."""
         return [self._term(entry, student) for entry in self.phase.objectives]
@@ -107,7 +130,7 @@ class Parts:
     def _judge(self, entry: RewardEntry) -> Any:
         """Answers -> what the judge wrote into its column; several judgements of one answer are averaged."""
         bound = self.knowledge.bound("elicit", entry, "train.rollouts.reward")
-        asked = () if entry.teacher is None else (self.teachers.ask(entry.teacher, entry.sampling),)
+        asked = () if entry.teacher is None else (self.teachers.ask(entry.teacher, entry.sampling, "train"),)
         return partial(_judged, bound, asked, entry.column)
 
     def reference(self, start: str) -> Any:
@@ -120,12 +143,35 @@ class Parts:
 
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
-        if self.phase.reference != "base" or start == base:
+        told = self.recipe.student
+        if told.kind != "causal_lm" or REFERENCE not in self._references():
             return None
-        return load_student(base, dtype=self.recipe.student.dtype).model
+        changed = told.prune is not None or told.quantise is not None
+        held = base if self.phase.reference == "base" else start
+        return load_student(held, dtype=told.dtype).model if changed or start != held else None
+
+    def _references(self) -> set[str]:
+        """`reference`, where some objective holds the student against it: by name, or by the arrays it asks for."""
+        from stillhouse.train.terms import needs_reference
+
+        named = {name for entry in self.phase.objectives for name in entry.teachers}
+        asked = [load("objectives", entry.do, folder=self.folder, where="train") for entry in self.phase.objectives]
+        return named | ({REFERENCE} if any(map(needs_reference, asked)) else set())
 
     def knobs(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {key: self.knowledge.knob(key, value, "", where) for key, value in values.items()}
+
+
+def _rows(tokenizer: Any, records: Sequence[Any], number: int) -> list[list[int]]:
+    """Token ids of the first records, as the student reads them."""
+    from stillhouse.render import render
+
+    found = []
+    for at in range(min(number, len(records))):
+        record = records[at]
+        response = record.response if hasattr(record, "response") else record.responses[0]
+        found.append(render(tokenizer, record.prompt, response).ids)
+    return found
 
 
 def _judged(

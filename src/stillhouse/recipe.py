@@ -77,6 +77,8 @@ class EvaluateEntry(Entry):
 
     name: str | None = None
     teacher: str | None = None  # ask this teacher the same questions, as the line to reach
+    may_lose: float | None = Field(default=None, ge=0)  # a gate: the most a student may lose here against the base
+    on_loss: Literal["report", "fail"] = "report"
 
     @property
     def label(self) -> str:
@@ -180,6 +182,30 @@ class RoundsEntry(_Strict):
     stop: StopEntry = StopEntry()
 
 
+class QuantiseEntry(_Strict):
+    """How many bits weights, activations, and cached keys and values are rounded to on the way forward."""
+
+    bits: int = Field(ge=2, le=16)
+    activations: int | None = Field(default=None, ge=2, le=16)
+    cache: int | None = Field(default=None, ge=2, le=16)
+
+
+class PruneEntry(_Strict):
+    """The sizes that are left, by what matters on the first `examples` rows of the branch `on`."""
+
+    on: str
+    examples: int = Field(default=64, gt=0)
+    layers: int | None = Field(default=None, gt=0)
+    hidden: int | None = Field(default=None, gt=0)
+    intermediate: int | None = Field(default=None, gt=0)
+    heads: int | None = Field(default=None, gt=0)  # of keys and values, with their queries
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        told = {name: getattr(self, name) for name in ("layers", "hidden", "intermediate", "heads")}
+        return {name: size for name, size in told.items() if size is not None}
+
+
 class StudentEntry(_Strict):
     """The model that learns: a folder, a hub name, or `pocket`; `lora` trains an adapter instead of all weights."""
 
@@ -187,6 +213,8 @@ class StudentEntry(_Strict):
     kind: Literal["causal_lm", "seq2seq", "classifier", "encoder", "reranker", "reward"] = "causal_lm"
     lora: dict[str, Any] | None = None
     labels: list[str] = Field(default_factory=list)  # the classes of kind classifier
+    quantise: QuantiseEntry | None = None  # learns to be rounded
+    prune: PruneEntry | None = None  # is cut out of the larger `model` first
     dtype: str = "float32"
     terms: dict[str, Any] | None = None
 

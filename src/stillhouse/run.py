@@ -23,7 +23,7 @@ from stillhouse.provenance import commit, hardware, summed, versions
 from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
 from stillhouse.resolve import locate
 from stillhouse.rounds import Rounds, drawn_sizes
-from stillhouse.scores import Evaluation
+from stillhouse.scores import Evaluation, broken
 from stillhouse.steps import Data, Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
 from stillhouse.students import Students, choose_final
@@ -191,7 +191,8 @@ class _Stages:
         store = Path(self.recipe.store).expanduser() if self.recipe.store else None
         watch = Watch(self.recipe.screening.secrets, self.recipe.screening.egress)
         budget = budget_of(options.budget or self.recipe.budget)
-        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget, watch=watch)
+        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget, watch=watch, say=progress.say)
+        self.manifest["store"] = str(self.calls.store.folder.resolve())
 
     def _manifest(self) -> dict[str, Any]:
         old = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").is_file() else {}
@@ -199,7 +200,6 @@ class _Stages:
             "version": 1,
             "name": self.recipe.name,
             "run_id": old.get("run_id", uuid.uuid4().hex),  # under which the store keeps the books of this run
-            "store": str(Path(self.recipe.store).expanduser()) if self.recipe.store else None,
             "state": "running",
             "created": old.get("created", time.time()),
             "updated": time.time(),
@@ -215,6 +215,7 @@ class _Stages:
             "students": old.get("students", []),
             "teachers": old.get("teachers", []),
             "calls": old.get("calls", {}),
+            "prices": old.get("prices", {}),
             "seconds": old.get("seconds", {}),
             "attempts": [*old.get("attempts", []), time.time()],
         }
@@ -257,6 +258,7 @@ class _Stages:
         self.manifest["updated"] = time.time()
         counts = {name: asdict(each) for name, each in self.calls.counts().items()}
         self.manifest["calls"] = summed([self.calls_before, counts])
+        self.manifest["prices"] = {**self.manifest.get("prices", {}), **self.calls.prices()}
         write_json(self.folder / "manifest.json", self.manifest)
 
     def _knowledge(self) -> dict[str, dict[str, Data]]:
@@ -357,6 +359,8 @@ class _Stages:
             scores["final"] = {"arm": chosen["arm"], "seed": chosen["seed"]}
             self._put_final(self.folder / chosen["path"], chosen["hash"])
         write_json(self.folder / "evaluate" / "scores.json", scores)
+        for warning in broken(scores, self.recipe):
+            self.progress.say(f"warning: {warning}")
 
     def _evaluation(self, teachers: Teachers) -> Evaluation:
         folder, limit = self.loaded.folder, self.options.limit

@@ -5,7 +5,7 @@ a fifth of the first task's items is set aside for the choice, by a hash of the 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RunFailed
+from stillhouse.evaluate.regression import gates, told
 from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
 from stillhouse.records import Prompt, content_id
@@ -58,7 +59,9 @@ class Evaluation:
             for subject in self._subjects(students, entry):
                 rows += self._rows(entry, subject, choosing and number == 0)
             tasks.append(self._task(entry, [row for row in rows if row["task"] == entry.label]))
-        return {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
+        found = {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
+        bounds = {entry.label: entry.may_lose for entry in self.recipe.evaluate if entry.may_lose is not None}
+        return {**found, "gates": gates(tasks, found["comparisons"], bounds)} if bounds else found
 
     def validated(self, arm: str, seed: int, student: dict[str, Any] | None, number: int) -> float:
         """The mean on the items set aside of a round's student (of the base student without one), higher being better."""
@@ -149,7 +152,7 @@ class Evaluation:
     def _ask(self, subject: Subject, backend: Any, prompts: Sequence[Prompt], limit: int) -> list[str]:
         """Greedy answers in order. Local models are asked directly: answers that met the limit are graded as they are."""
         local = subject.path or "logits" in backend.capabilities
-        asked = backend if local else self.teachers.ask(subject.arm.partition(":")[2], {})
+        asked = backend if local else self.teachers.ask(subject.arm.partition(":")[2], {}, "evaluate")
         sampling = Sampling(temperature=0.0, max_tokens=limit)
         texts: dict[str, str] = {}
         requests = (Request(prompt, sampling, tag=str(number)) for number, prompt in enumerate(prompts))
@@ -182,6 +185,18 @@ def _summaries(rows: list[dict[str, Any]], tasks: list[dict[str, Any]]) -> dict[
             for seed_mean in _per_seed(*_table(mine, arm, "validation"))
         ]
     return {"summary": summary, "comparisons": comparisons, "validation": validation}
+
+
+def broken(scores: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What each gate that did not hold says; raises RunFailed where the recipe wants a lost skill to fail the run."""
+    said = [gate for gate in scores.get("gates", []) if gate["state"] != "held"]
+    strict = {entry.label for entry in recipe.evaluate if entry.on_loss == "fail"}
+    for gate in said:
+        if gate["state"] == "lost" and gate["task"] in strict:
+            raise RunFailed(
+                f"evaluate: {told(gate)}; add replay or a divergence to `teacher: reference`, or allow more (may_lose)"
+            )
+    return [told(gate) for gate in said]
 
 
 def across(run: Path, other: Path) -> Iterator[dict[str, Any]]:

@@ -136,14 +136,11 @@ class Students:
     ) -> Any:
         import torch
 
-        from stillhouse.train.student import load_student
         from stillhouse.train.trainer import train
 
-        assert recipe.student is not None
-        told = recipe.student
-        student = load_student(start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=seed)
         knowledge = Knowledge(recipe, self.folder, self.run, teachers, self.progress)
         parts = Parts(phase, recipe, self.folder, knowledge, teachers, seed, earlier)
+        student = parts.student(start, lambda name: Records(self.branches[arm][name].path))
         names = {entry.on for entry in phase.objectives if entry.on != "rollouts"}
         names |= {phase.rollouts.on} if phase.rollouts else set()
         steps = phase.args.get("max_steps")

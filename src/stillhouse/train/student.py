@@ -1,6 +1,6 @@
 """The student: loaded from a folder or a hub name, with or without LoRA, and saved so that transformers can load it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
 from stillhouse.render import end_ids, pad_id
 from stillhouse.train.batch import SCORERS
+from stillhouse.train.quantise import is_quantised, settled, to_dense, to_four_bits
 from stillhouse.train.scoring import require_scoring_head, scoring_head
 
 # what a recipe may write under `student: {lora: ...}`, and what peft calls it
@@ -22,6 +23,7 @@ LORA_KNOBS = {
     "rslora": "use_rslora",
     "init": "init_lora_weights",
 }
+BASE = "base"  # and what its frozen weights are stored in
 KINDS = ("causal_lm", *SCORERS)
 ADAPTER = "adapter"
 _MEANING = {"causal_lm": "causal language model", **dict.fromkeys(SCORERS, "model that scores sequences")}
@@ -49,11 +51,14 @@ def load_student(
     labels: Sequence[str] = (),
     dtype: str = "float32",
     seed: int = 0,
+    adapt: Callable[[Any, Any], None] | None = None,
 ) -> Student:
     """The model and tokenizer of a folder, a hub name, or "pocket" (the embedded base student).
 
     `lora` adds an adapter (`{rank: 32}`; alpha defaults to twice the rank, targets to every linear layer but the head)
-    whose first weights come from `seed`. Raises RecipeError where that is no model, or for a knob nobody knows.
+    whose first weights come from `seed`; with `base: nf4` what is below it takes four bits a weight (QLoRA). `labels`
+    are the classes of a classifier. `adapt` changes the model, before any adapter, given its tokenizer. Raises
+    RecipeError where that is no model, or for a knob nobody knows.
     """
     if kind not in KINDS:
         raise RecipeError(f"student.kind: {kind!r} cannot be trained; {nearest(kind, KINDS)}")
@@ -77,11 +82,15 @@ def load_student(
         ) from error
     if kind in SCORERS:
         require_scoring_head(model, kind)
+    if adapt is not None:
+        adapt(model, tokenizer)
     return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer, kind, tuple(labels))
 
 
 def save_student(student: Student, folder: str | Path) -> Path:
     """Writes what the library's `from_pretrained(folder)` loads; a LoRA is merged, and kept in `adapter/` too.
+
+    Of a student that learned to be quantised the rounded weights are written, in ordinary numbers.
 
     The generation settings get every id that ends a turn, so that the saved student stops where it learned to.
     """
@@ -89,12 +98,15 @@ def save_student(student: Student, folder: str | Path) -> Path:
     model = student.model
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder / ADAPTER)
-        model = deepcopy(model).merge_and_unload()
+        model = deepcopy(model)
+        to_dense(model)
+        model = model.merge_and_unload()
+    rounded = {"state_dict": settled(model)} if is_quantised(model) else {}
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.eos_token_id = list(end_ids(student.tokenizer, model.generation_config))
         model.generation_config.pad_token_id = pad_id(student.tokenizer)
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **rounded)
     student.tokenizer.save_pretrained(folder)
     return folder
 
@@ -120,9 +132,13 @@ def _with_lora(model: Any, knobs: Mapping[str, Any], seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     for name in knobs:
-        if name not in LORA_KNOBS:
-            raise RecipeError(f"student.lora: no knob {name!r}; {nearest(name, LORA_KNOBS)}")
-    given = {LORA_KNOBS[name]: value for name, value in knobs.items()}
+        if name not in (*LORA_KNOBS, BASE):
+            raise RecipeError(f"student.lora: no knob {name!r}; {nearest(name, (*LORA_KNOBS, BASE))}")
+    given = {LORA_KNOBS[name]: value for name, value in knobs.items() if name != BASE}
+    if (base := knobs.get(BASE)) is not None:
+        if base != "nf4":
+            raise RecipeError(f"student.lora.base: {base!r}; write nf4 (four bits a weight), or leave it out")
+        to_four_bits(model)
     rank = given.setdefault("r", 16)
     given.setdefault("lora_alpha", 2 * rank)
     given.setdefault("target_modules", "all-linear")

@@ -106,6 +106,11 @@ class Term:
         return {name: p for name, p in inspect.signature(call).parameters.items() if p.kind in kinds}
 
 
+def needs_reference(objective: Any) -> bool:
+    """Whether an objective asks for what the student said before training."""
+    return bool(_REFERENCES & set(Term("", objective, "").wants())) if not inspect.isclass(objective) else False
+
+
 def branches(
     tokenizer: Any,
     terms: Sequence[Term],

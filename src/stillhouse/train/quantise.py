@@ -1,0 +1,170 @@
+"""Students that learn to be quantised: weights, activations and cached keys and values are rounded on the way forward, and
+the gradient passes as if they were not (LLM-QAT, R31, survey J10).
+
+Rounding is symmetric, by the largest magnitude of each output channel of a weight and of each token of an activation.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from stillhouse.errors import RecipeError
+
+_CACHED = ("k_proj", "v_proj")
+
+
+def rounded(values: Tensor, bits: int) -> Tensor:
+    """On the grid of 2^bits - 1 levels over the last axis: s * round(x / s), s = max|x| / (2^(bits-1) - 1)."""
+    levels = 2 ** (bits - 1) - 1
+    scale = values.detach().abs().amax(-1, keepdim=True).clamp(min=1e-12) / levels
+    return values + ((values / scale).round() * scale - values).detach()  # straight through
+
+
+class _Rounded(nn.Module):
+    def __init__(self, bits: int):
+        super().__init__()
+        self.bits = bits
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return rounded(weight, self.bits)
+
+
+def quantise(model: Any, *, bits: int, activations: int | None = None, cache: int | None = None) -> None:
+    """Every linear layer but the head rounds its weight to `bits`, its input to `activations`, keys and values to `cache`.
+
+    Raises RecipeError for fewer than 2 bits and for a model without linear layers.
+    """
+    for name, value in (("bits", bits), ("activations", activations), ("cache", cache)):
+        if value is not None and not 2 <= value <= 16:
+            raise RecipeError(f"student.quantise.{name}: {value} bits; write 2 to 16")
+    layers = list(_layers(model))
+    if not layers:
+        raise RecipeError(f"student.quantise: {type(model).__name__} has no linear layers that can be rounded")
+    for name, layer in layers:
+        parametrize.register_parametrization(layer, "weight", _Rounded(bits))
+        if activations is not None:
+            layer.register_forward_pre_hook(_rounds_input(activations))
+        if cache is not None and name.rpartition(".")[2] in _CACHED:
+            layer.register_forward_hook(_rounds_output(cache))
+
+
+def settled(model: Any) -> dict[str, Tensor]:
+    """The weights by their ordinary names, rounded ones in place of those that learned: what is saved is what was trained."""
+    found = {}
+    for name, value in model.state_dict().items():
+        owner, _, learned = name.partition(".parametrizations.weight.")
+        found[f"{owner}.weight" if learned else name] = model.get_submodule(owner).weight.detach() if learned else value
+    return found
+
+
+def is_quantised(model: Any) -> bool:
+    return any(parametrize.is_parametrized(module, "weight") for module in model.modules())
+
+
+def _layers(model: Any) -> Iterator[tuple[str, nn.Linear]]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head and name != "score":
+            yield name, module
+
+
+def _rounds_input(bits: int) -> Any:
+    def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (rounded(given[0], bits), *given[1:])
+
+    return hook
+
+
+def _rounds_output(bits: int) -> Any:
+    def hook(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        return rounded(out, bits)
+
+    return hook
+
+
+class FourBit(nn.Linear):
+    """A frozen linear layer whose weight takes half a byte a number: NF4 in blocks of 64 (QLoRA, arXiv 2305.14314).
+
+    The sixteen levels are quantiles of a normal distribution, scaled by the largest magnitude of each block. The weight
+    is made anew for each product, forward and back; only a LoRA on top of it learns. Runs on any device.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, layer: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        packed, scale = _packed(layer.weight.detach(), self.BLOCK)
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale", scale)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """Made on the way, in the precision of its scales."""
+        return _unpacked(self.packed, self.scale, self.BLOCK, self.out_features, self.in_features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        made = _FourBitProduct.apply(input, self)
+        return made if self.bias is None else made + self.bias
+
+    def dense(self) -> nn.Linear:
+        """An ordinary layer of the same weight."""
+        made = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        made.weight = nn.Parameter(self.weight.clone(), requires_grad=False)
+        made.bias = self.bias
+        return made
+
+
+class _FourBitProduct(torch.autograd.Function):
+    """input @ weight^T, without keeping the weight for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, layer: FourBit) -> Tensor:
+        ctx.layer = layer
+        return nn.functional.linear(given, layer.weight.to(given.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient @ ctx.layer.weight.to(gradient.dtype), None
+
+
+def to_four_bits(model: Any) -> None:
+    """Every linear layer but the head becomes a `FourBit`, and everything is frozen."""
+    model.requires_grad_(False)
+    for name, layer in list(_layers(model)):
+        parent = model.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], FourBit(layer))
+
+
+def to_dense(model: Any) -> None:
+    """The other way."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, FourBit)]
+    for name, module in found:
+        setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], module.dense())
+
+
+def levels() -> Tensor:
+    """NF4's sixteen values in [-1, 1]: evenly spaced quantiles of a normal distribution, eight up, seven down, and 0."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    offset = 0.9677083  # so that both ends have a finite quantile; the paper's released code
+    up = normal.icdf(torch.linspace(offset, 0.5, 9, dtype=torch.float64)[:-1])
+    down = -normal.icdf(torch.linspace(offset, 0.5, 8, dtype=torch.float64)[:-1])
+    values = torch.cat([up, down, torch.zeros(1, dtype=torch.float64)]).sort().values
+    return (values / values.abs().max()).float()
+
+
+def _packed(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    flat = weight.float().flatten()
+    flat = nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
+    scale = flat.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+    middles = (levels()[1:] + levels()[:-1]) / 2
+    index = torch.bucketize(flat / scale, middles.to(flat.device)).to(torch.uint8)
+    return index[:, ::2] << 4 | index[:, 1::2], scale
+
+
+def _unpacked(packed: Tensor, scale: Tensor, block: int, rows: int, columns: int) -> Tensor:
+    index = torch.stack([packed >> 4, packed & 15], -1).view(-1, block).int()
+    return (levels().to(scale.device)[index] * scale).flatten()[: rows * columns].view(rows, columns)
