@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import RecipeError
-from stillhouse.kernels.beliefs import Beliefs
+from stillhouse.kernels.beliefs import Distributions
 from stillhouse.kernels.groups import after, group_sum
 from stillhouse.objectives.divergence import reverse_kl
 
@@ -18,7 +18,7 @@ __all__ = ["minillm"]
 
 def minillm(
     student_logits_NV: Any,
-    teacher_beliefs: Beliefs,
+    teacher_beliefs: Distributions,
     student_logprobs_N: Tensor,
     teacher_logprobs_N: Tensor,
     rollout_logprobs_N: Tensor,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from stillhouse.errors import RecipeError
-from stillhouse.kernels.beliefs import Beliefs
+from stillhouse.kernels.beliefs import Distributions
 from stillhouse.kernels.groups import best_first, better, group_sum, mean_of_pairs, sum_of_pairs
 from stillhouse.objectives.divergence import skew_forward_kl, skew_reverse_kl
 
@@ -265,7 +265,7 @@ def knowpat(
 
 def contrastive(
     student_logits_NV: Any,
-    teacher_beliefs: Beliefs,
+    teacher_beliefs: Distributions,
     self_generated_N: Tensor,
     weight_N: Tensor,
     *,

@@ -92,6 +92,7 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "side_by_side": _side_by_side(facts),
         "ledger": books,
         "stages": list(tables.stages(facts)),
+        "signals": list(tables.stored_signals(facts)),
         "steps": facts.manifest.get("steps") or [],
         "kept": kept,
         "usd": usd,

@@ -114,6 +114,14 @@ def stages(facts: RunFacts) -> Iterator[tuple[str, float]]:
     yield from (facts.manifest.get("seconds") or {}).items()
 
 
+def stored_signals(facts: RunFacts) -> Iterator[dict[str, Any]]:
+    """What each step put into a store of signals: bytes per token, and how far that is from the teacher."""
+    for step in facts.manifest.get("steps") or []:
+        for told in step.get("signals") or []:
+            settings = ", ".join(f"{name} {value}" for name, value in told["settings"].items())
+            yield {"branch": step["branch"], "do": step["do"], "settings_text": settings, **told}
+
+
 def tokens_seen(facts: RunFacts) -> list[Seen]:
     students = facts.manifest.get("students") or []
     return [_seen(arm, [s for s in students if s["arm"] == arm]) for arm in dict.fromkeys(s["arm"] for s in students)]

@@ -12,9 +12,8 @@ import numpy as np
 from stillhouse.errors import RecipeError
 from stillhouse.signals.codecs import Draws, Kept
 from stillhouse.signals.contract import ids_hash
-from stillhouse.signals.store import SignalReader
+from stillhouse.signals.store import HEAD, SignalReader
 
-HEAD = "head.safetensors"
 _PROBED_ROWS = 64
 _PROBED_POSITIONS = 32  # fewer tell nothing
 _CLEARLY = 0.1  # nats by which another alignment must be better before it is believed
@@ -33,7 +32,7 @@ class StoredSignals:
         self._reader = SignalReader(folder)
         self._reader.contract.check_student(where, tokenizer)
         self._places = self._reader.places(rows)
-        self._where, self._head = where, _Head(folder) if self._reader.contract.form == "Dense" else None
+        self._where, self._head = where, Head(folder) if self._reader.contract.form == "Dense" else None
         self._same_data(rows, responses)
         self._aligned(responses)
 
@@ -79,7 +78,7 @@ class StoredSignals:
             )
 
 
-class _Head:
+class Head:
     """The teacher's output embedding, kept once for all rows."""
 
     def __init__(self, folder: Path) -> None:

@@ -15,7 +15,8 @@ from stillhouse.render import Rendered, render
 from stillhouse.signals.bits import PrefixCode
 from stillhouse.signals.codecs import Draws, Kept, id_gaps
 from stillhouse.signals.contract import Contract, Form, contract_of, ids_hash, row_key
-from stillhouse.signals.store import SignalWriter
+from stillhouse.signals.fidelity import note_fidelity
+from stillhouse.signals.store import FIDELITY, SignalWriter
 from stillhouse.signals.taking import head_of, kept, sampled, save_head, scale_of, top_k
 from stillhouse.teachers.asking.answers import default_store
 from stillhouse.teachers.base import Reveals
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _AT_ONCE = 128  # rows read and written together; a killed run repeats at most these
+_MEASURED = 8  # rows of a new store that are held against the teacher once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ def _add(writer: SignalWriter, missing: dict[str, tuple[Prompt, str]], work: _Lo
     codec = writer.codec(lambda: work.coding([row.taken for row in rows.values()], writer.contract))
     for key, row in rows.items():
         writer.add(key, ids_hash(row.ids), codec.encode(row.taken), len(row.ids), row.logprob)
+    if not (writer.folder / FIDELITY).is_file():
+        writer.flush()
+        work.measure(writer.folder, {key: missing[key] for key in islice(rows, _MEASURED)})
     return too_long
 
 
@@ -102,6 +107,10 @@ class _Local:
         if self.form == "Dense":
             assert self._scale is not None
             save_head(folder, self._head, self._scale)
+
+    def measure(self, folder: Path, pairs: dict[str, tuple[Prompt, str]]) -> None:
+        rows = [render(self.tokenizer, *pair) for pair in pairs.values()]
+        note_fidelity(folder, list(pairs), rows, self.model, self.tokenizer)
 
     def coding(self, taken: list[Any], contract: Contract) -> dict[str, Any]:
         assert contract.vocabulary is not None
@@ -148,6 +157,9 @@ class _Served:
 
     def prepare(self, folder: Path) -> None:
         pass
+
+    def measure(self, folder: Path, pairs: dict[str, tuple[Prompt, str]]) -> None:
+        pass  # the rest of the distribution was never seen
 
     def coding(self, taken: list[Any], contract: Contract) -> dict[str, Any]:
         # nobody says how many ids a server's tokenizer has: room for every one that 18 bits can number

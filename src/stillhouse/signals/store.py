@@ -24,6 +24,7 @@ from stillhouse.signals.contract import Contract
 
 CODING = "coding.json"
 HEAD = "head.safetensors"
+FIDELITY = "fidelity.json"
 ENTRY = np.dtype(
     [("key", "<u8"), ("ids", "<u8"), ("size", "<u4"), ("tokens", "<u4"), ("crc", "<u4"), ("logprob", "<f4")]
 )
@@ -141,6 +142,7 @@ class SignalReader:
         tokens = int(self.entries["tokens"].sum())
         size = sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
         known = np.isfinite(self.entries["logprob"])
+        fidelity = self.folder / FIDELITY
         scored = int(self.entries["tokens"][known].sum())
         return {
             "path": str(self.folder),
@@ -150,6 +152,7 @@ class SignalReader:
             "tokens": tokens,
             "bytes": size,
             "bytes_per_token": round(size / tokens, 2) if tokens else None,
+            "fidelity": json.loads(fidelity.read_text(encoding="utf-8")) if fidelity.is_file() else None,
             "teacher_nll": round(-float(self.entries["logprob"][known].sum(dtype=np.float64)) / scored, 4)
             if scored
             else None,

@@ -5,7 +5,6 @@ Legend: T places of a response, V vocabulary, H hidden width, K kept tokens, n k
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +83,9 @@ def save_head(folder: Path, head: dict[str, torch.Tensor], scale: float) -> None
     import torch
     from safetensors.torch import save_file
 
-    from stillhouse.signals.beliefs import HEAD
+    from stillhouse.signals.store import HEAD
 
     if not (folder / HEAD).is_file():
         part = folder / f"{HEAD}.part"
         save_file({**head, "scale": torch.tensor(scale)}, part)
         part.replace(folder / HEAD)
-
-
-Taker = Callable[["torch.Tensor", "torch.Tensor | None", int], Any]
