@@ -161,6 +161,10 @@ def test_recorded_answers_keep_the_way_they_were_obtained():
     assert "PROHIBITED_CLAUSE" in codes(llama)
     gpt4 = {"name": "m", "backend": "recorded", "model": "gpt-4", "terms": {"access": "api:openai"}}
     assert "COMPETE_UNDECLARED" in codes(gpt4)
+    # the licence of a repository that answers lie in is not that of the service they came from
+    for model, code in (("google/palm-540b", "TERMS_UNREAD"), ("openai/gpt-4", "COMPETE_UNDECLARED")):
+        published = {"name": "m", "backend": "recorded", "model": model, "terms": {"record": "apache-2.0"}}
+        assert code in codes(published)
     unknown = {"name": "m", "backend": "recorded", "path": "answers.jsonl"}
     assert "NO_RECORD" in codes(unknown)
     own = {**unknown, "terms": {"own_rights": "written by our support team"}}

@@ -18,9 +18,9 @@ DATA = os.environ.get("STILLHOUSE_TEST_DATA")
         ("Call +49 30 901820 now", "phone"),
         ("tel: 0171 555 1234", "phone"),
         ("his number is 212-555-0142", "phone"),
-        ("card 4111 1111 1111 1111 exp 10/30", "card"),
+        ("card 4111 1111 1111 1111 exp 10/30", "card_number"),
         ("IBAN GB82 WEST 1234 5698 7654 32", "iban"),
-        ("SSN 123-45-6789", "social_security"),
+        ("SSN 123-45-6789", "ssn_number"),
         ("from 8.8.8.8 today", "ip_address"),
     ],
 )
@@ -56,7 +56,7 @@ def test_secrets(example) -> None:  # type: ignore[no-untyped-def]
         "the secret of good bread is time",
     ]
     assert [why for _, why in secrets([example("q", text) for text in texts])] == [
-        "secret:token", "secret:private_key", "secret:password", None, None, None,
+        "secret:aws_key", "secret:private_key", "secret:named_secret", None, None, None,
     ]  # fmt: skip
 
 

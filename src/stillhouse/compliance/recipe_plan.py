@@ -174,8 +174,12 @@ class _Rows:
             return "weights"
         if backend != "recorded":
             return access_of(backend, spec.get("base_url"), self.registry)
-        # answers on file: the way they were obtained has to be said, unless the id is one of published weights
-        return "weights" if self.registry.find(str(spec.get("model")), "weights") else "api:unknown"
+        return self._obtained(str(spec.get("model") or ""))
+
+    def _obtained(self, model: str) -> str:
+        """Answers on file: from published weights, or from the service of the vendor in the id; else it has to be said."""
+        vendors = [e.access for e in self.registry.endpoints if e.vendor == model.partition("/")[0].lower()]
+        return next((a for a in ("weights", *vendors) if self.registry.find(model, a)), "api:unknown")
 
     def _model_id(self, spec: Mapping[str, Any], access: str, base: Any, where: str) -> str:
         backend = spec["backend"]

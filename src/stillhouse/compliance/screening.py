@@ -25,6 +25,7 @@ class Rule:
     pattern: re.Pattern[str]
     holds: Callable[[str], bool]
     needs: tuple[str, ...]  # one of these is in every match: most texts have none, and are not searched
+    digits: bool  # a match has seven digits close together, and so does the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,9 @@ def as_use(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
 def scan(text: str, *, salt: bytes = b"") -> tuple[Finding, ...]:
     """Every match of every rule, in the order of the text; where matches overlap, the first and longest."""
     found = []
+    digits = _SEVEN_DIGITS.search(text) is not None
     for rule in RULES:
-        if not any(part in text for part in rule.needs):
+        if (rule.digits and not digits) or not any(part in text for part in rule.needs):
             continue
         for match in rule.pattern.finditer(text):
             group = 1 if match.re.groups else 0
@@ -195,18 +197,31 @@ def _random(value: str) -> bool:
     return mixed and _entropy(value) > 3.3
 
 
+def _chosen(value: str) -> bool:
+    """A password in quotes is shorter than a key: letters and digits, 24 bits in all, and not a place to put one."""
+    mixed = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
+    return mixed and len(value) * _entropy(value) >= 24 and not _PLACEHOLDER.match(value)
+
+
 def _always(_: str) -> bool:
     return True
 
 
-def _rule(id: str, kind: Kind, needs: str, pattern: str, holds: Callable[[str], bool] = _always) -> Rule:
-    return Rule(id, kind, re.compile(pattern), holds, tuple(needs.split(" ")) if needs else ("",))
+def _rule(
+    id: str, kind: Kind, needs: str, pattern: str, holds: Callable[[str], bool] = _always, *, digits: bool = False
+) -> Rule:
+    return Rule(id, kind, re.compile(pattern), holds, tuple(needs.split(" ")) if needs else ("",), digits)
 
 
-_NAMED = r"(?i:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key|client[_-]?secret)"
-_KEY_HEADER = r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
+_SEVEN_DIGITS = re.compile(r"\d(?:[ .()/-]{0,2}\d){6}")
+_PLACEHOLDER = re.compile(r"(?i:<|\$|\{|x{4}|\*{4}|your|my|example|changeme)")
+_NAMES = "key KEY Key secret SECRET Secret token TOKEN Token passw PASSW Passw"
+_NAMED = r"(?i:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key|client[_-]?secret)[\"']?\s*[:=]\s*"
+_KEY_HEADER = r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
 _PUBLISHER = r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"
 _CARD = r"(?<![\w.,-])([3-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{1,7}|3[47]\d{2}([ -]?)\d{6}\3\d{5})(?![\w-]|[.,]\d)"
+_CALLED = r"(?i:\b(?:tel|phone|call|mobile|fax))\W{0,6}(\(?\d{2,5}\)?(?:[ ./-]\d{2,8}){1,4})(?!\w)"
+_NO_VERSION = r"(?<!ersion )(?<!elease )(?<!er\. )"
 _NIR = r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b"
 
 RULES: tuple[Rule, ...] = (
@@ -221,18 +236,20 @@ RULES: tuple[Rule, ...] = (
     _rule("stripe_key", "secret", "_live_", r"\b((?:sk|rk)_live_[A-Za-z0-9]{16,})\b"),
     _rule("package_token", "secret", "pypi- npm_", _PUBLISHER),
     _rule("jwt", "secret", "eyJ", r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
-    _rule("named_secret", "secret", ": =", rf"{_NAMED}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
+    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
+    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']([^\s\"']{{8,}})[\"']", _chosen),
     _rule("email", "pii", "@", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
-    _rule("iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban),
-    _rule("card_number", "pii", "", _CARD, _luhn),
+    _rule("iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban, digits=True),
+    _rule("card_number", "pii", "", _CARD, _luhn, digits=True),
     _rule("ahv_number", "pii", "756.", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
-    _rule("cpf_number", "pii", "-", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf),
-    _rule("dni_number", "pii", "", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni),
-    _rule("nir_number", "pii", "", _NIR, _nir),
-    _rule("ssn_number", "pii", "-", r"(?<![\w-])((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])"),
-    _rule("phone", "pii", "+", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,5})(?!\w)", _phone),
-    _rule("phone", "pii", "-", r"(?<![\w+(-])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone),
-    _rule("ip_address", "pii", ".", r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)", _public_address),
+    _rule("cpf_number", "pii", "-", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf, digits=True),
+    _rule("dni_number", "pii", "", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni, digits=True),
+    _rule("nir_number", "pii", "", _NIR, _nir, digits=True),
+    _rule("ssn_number", "pii", "-", r"(?<![\w-])((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])", digits=True),
+    _rule("phone", "pii", "+", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,5})(?!\w)", _phone, digits=True),
+    _rule("phone", "pii", "-", r"(?<![\w+(-])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone, digits=True),
+    _rule("phone", "pii", "", _CALLED, _phone, digits=True),
+    _rule("ip_address", "pii", ".", _NO_VERSION + r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)", _public_address),
     _rule(
         "ip_address", "pii", ":", r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])", _public_address
     ),
