@@ -17,6 +17,10 @@ def rated(**aspects: int) -> str:
 
 # searched in the whole conversation, the first match wins
 SCRIPT: dict[str, Any] = {
+    "Write a section of a textbook": " ".join(f"Sentence {n} of this section explains one thing." for n in range(12)),
+    "Python function for an exercise": '```python\ndef double(n):\n    """Twice n: double(2) is 4."""\n    return 2 * n\n```',
+    r"\[Problem\]\n(.*?)\n\n\[Answer\]\n(.*?)\n\nSay both": "{1} The answer is {2}.",
+    "Judge every step": "1: right\n2: wrong",
     "Judge an answer.*First answer:\n=====\nhm": "First: 2\nSecond: 9",
     "Judge an answer.*First answer:": "First: 9\nSecond: 2",
     "Judge an answer.*answer number 1": rated(
@@ -77,6 +81,7 @@ def scripted(name: str, **paths: Path) -> dict[str, Any]:
         data.pop(key, None)
     for branch in data["knowledge"].values():
         _replaced(branch, paths)
+        branch.pop("carry", None)
     if any(
         str(entry["do"]).startswith(WHITE_BOX)
         for branch in data["knowledge"].values()
@@ -103,8 +108,8 @@ def scripted(name: str, **paths: Path) -> dict[str, Any]:
     }
     for branch in data["knowledge"].values():
         for entry in branch.get("elicit", []):
-            if entry.get("teacher") == "student":
-                entry["teacher"] = "weak"
+            if "student" in (asked := entry.get("teacher") or []):
+                entry["teacher"] = "weak" if asked == "student" else [each.replace("student", "weak") for each in asked]
     return data
 
 

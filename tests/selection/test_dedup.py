@@ -11,7 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from stillhouse.errors import RecipeError
 from stillhouse.records import Seed, user
 from stillhouse.selection.dedup import exact, minhash, rouge, semantic
-from stillhouse.selection.minhash import Index, bands, jaccard, shingles
+from stillhouse.selection.minhash import Index, Shingler, bands, jaccard
 from stillhouse.selection.tokens import _WORD, words
 
 DATA = os.environ.get("STILLHOUSE_TEST_DATA")
@@ -85,11 +85,12 @@ def test_minhash_finds_planted_near_duplicates_and_drops_nothing_else() -> None:
 
 
 def test_minhash_agrees_with_the_definition_of_jaccard() -> None:
-    a, b = (shingles(text.split(), 3) for text in ("a b c d e f", "a b c d e g"))
+    a, b = (
+        set(each.tolist()) for each in Shingler(3)([["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e", "g"]])
+    )
     assert (len(a), len(b)) == (4, 4)
     assert jaccard(a, b) == pytest.approx(3 / 5)
-    assert len(shingles(["one", "two"], 3)) == 1
-    assert len(shingles([], 3)) == 0
+    assert [len(each) for each in Shingler(3)([["one", "two"], [], ["one"]])] == [1, 0, 1]
 
 
 def test_bands_reach_the_recall_they_promise() -> None:
@@ -124,6 +125,23 @@ def test_minhash_drops_the_same_however_the_stream_is_cut(at_once: int, monkeypa
 def test_words_of_plain_text_are_found_as_those_of_any_text() -> None:
     for text in ("It's 3.5 km, AT_LEAST -- ok?", "snake_case x2 A1b", "", "  \n", "C++ & C#"):
         assert words(text) == _WORD.findall(text.casefold())
+
+
+def test_rouge_agrees_with_comparing_every_pair() -> None:
+    """Whatever is passed over is below the threshold: the same verdicts as without an index, for any threshold."""
+    from rapidfuzz.distance import Indel
+
+    rng = random.Random(5)
+    vocabulary = [f"w{int(rng.paretovariate(0.7))}" for _ in range(400)]
+    texts = [rng.choices(vocabulary, k=rng.randint(0, 14)) for _ in range(300)]
+    for threshold in (0.4, 0.7, 0.9):
+        seeds = [Seed(str(i), user(" ".join(tokens))) for i, tokens in enumerate(texts)]
+        kept: list[list[str]] = []
+        for tokens, (_, why) in zip(texts, rouge(seeds, threshold=threshold), strict=True):
+            near = any(tokens and other and Indel.normalized_similarity(tokens, other) > threshold for other in kept)
+            assert (why == "not_novel") == near
+            if not near:
+                kept.append(tokens)
 
 
 def test_thresholds_are_checked() -> None:

@@ -5,40 +5,29 @@ Legend: N documents, S shingles of a document, P permutations, B bands, R rows o
 
 import zlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 
 __all__: list[str] = []
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_SHINGLES_AT_ONCE = 1 << 10  # a megabyte of hashes at 128 permutations
-
-
-class _WordHashes(dict[str, int]):
-    """32-bit hashes of words, remembered up to a bound: a vocabulary has no end."""
-
-    def __missing__(self, token: str) -> int:
-        if len(self) >= 1 << 20:
-            self.clear()
-        value = self[token] = zlib.crc32(token.encode("utf-8", "surrogatepass"))
-        return value
-
-
-def shingles(tokens: Sequence[str], size: int) -> np.ndarray:
-    """Distinct 32-bit hashes of the runs of `size` words, sorted; a shorter text is one."""
-    return np.unique(Shingler(size)([tokens])[0])
+_SHINGLES_AT_ONCE = 1 << 10  # half a megabyte of hashes at 128 permutations
+_WORDS_KNOWN = 1 << 20
 
 
 class Shingler:
     """The shingles of many documents in one pass, repetitions left in."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._known = size, _WordHashes()
+        # a word is known by its number, counted as it first comes: no Python is run for a word that came before
+        self._size, self._known = size, defaultdict[str, int](count().__next__)
 
     def __call__(self, documents: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        known, size = self._known, self._size
-        flat = np.array([known[token] for tokens in documents for token in tokens], dtype=np.uint64)
+        size = self._size
+        flat = np.array(self._numbers(documents), dtype=np.uint64)
         mixed = _mixed(flat, size)
         found, start = [], 0
         for tokens in documents:
@@ -50,6 +39,17 @@ class Shingler:
             start = end
         return found
 
+    def _numbers(self, documents: Sequence[Sequence[str]]) -> list[int]:
+        known = self._known
+        if len(known) < _WORDS_KNOWN:
+            return [known[token] for tokens in documents for token in tokens]
+        # a vocabulary has no end: what comes late is hashed each time
+        return [known[t] if t in known else _hashed(t) for tokens in documents for t in tokens]
+
+
+def _hashed(token: str) -> int:
+    return zlib.crc32(token.encode("utf-8", "surrogatepass")) | 1 << 32
+
 
 def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
     """One hash for each run of `size`, at the place of its first word."""
@@ -60,9 +60,9 @@ def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two sorted sets of distinct hashes."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
+def jaccard(a: set[int], b: set[int]) -> float:
+    """Of two sets of hashes, the shared among all."""
+    shared = len(a & b)
     return shared / (len(a) + len(b) - shared)
 
 
@@ -76,13 +76,14 @@ def bands(threshold: float, permutations: int, recall: float = 0.99) -> tuple[in
 
 
 class Signer:
-    """Band keys of documents: multiply-shift hashes, the minimum over shingles, mixed per band to 64 bits."""
+    """Band keys of documents: linear hashes modulo 2^32, the minimum over shingles, mixed per band to 64 bits."""
 
     def __init__(self, threshold: float, permutations: int, seed: int) -> None:
         self.B, self.R = bands(threshold, permutations)
         rng = np.random.default_rng(seed)
-        self._multiplier_P = rng.integers(0, 2**63, size=self.B * self.R, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        self._shift_P = rng.integers(0, 2**63, size=self.B * self.R, dtype=np.uint64)
+        # 32 bits: processors multiply eight of these at once and no 64-bit ones
+        self._multiplier_P = rng.integers(0, 2**31, size=self.B * self.R, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+        self._shift_P = rng.integers(0, 2**32, size=self.B * self.R, dtype=np.uint32)
         self._salt_B = rng.integers(0, 2**63, size=self.B, dtype=np.uint64)
 
     def keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -93,10 +94,9 @@ class Signer:
     def _keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
         starts = np.zeros(len(documents), dtype=np.int64)
         np.cumsum([len(shingles_S) for shingles_S in documents[:-1]], out=starts[1:])
-        hashed_SP = np.multiply.outer(np.concatenate(documents).astype(np.uint64) * _MIX, self._multiplier_P)
+        hashed_SP = np.multiply.outer(np.concatenate(documents), self._multiplier_P)
         hashed_SP += self._shift_P
-        # the high halves are the hashes; the minimum of the whole has the minimum of them
-        minimum_NP = np.minimum.reduceat(hashed_SP, starts, axis=0) >> np.uint64(32)
+        minimum_NP = np.minimum.reduceat(hashed_SP, starts, axis=0).astype(np.uint64)
         minimum_NBR = minimum_NP.reshape(len(documents), self.B, self.R)
         keys_NB = np.broadcast_to(self._salt_B, (len(documents), self.B))
         for row in range(self.R):
@@ -199,9 +199,9 @@ class NearDuplicates:
             shared = keys_NB[n][twice_NB[n]].tolist()
             here = {local[key] for key in shared if key in local}
             before = np.unique(owners_NB[n][owners_NB[n] >= 0]).tolist()
-            own = np.unique(documents[rows[n]])
+            own = set(documents[rows[n]].tolist())
             others = [documents[rows[other]] for other in here] + [self._kept[other] for other in before]
-            if any(jaccard(own, np.unique(other)) >= self._threshold for other in others):
+            if any(jaccard(own, set(other.tolist())) >= self._threshold for other in others):
                 near[rows[n]] = True
                 continue
             for key in shared:

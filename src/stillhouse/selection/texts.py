@@ -11,7 +11,7 @@ Side = Literal["prompt", "response", "both"]
 
 
 def prompt_text(prompt: Prompt) -> str:
-    return "\n".join(message.content for message in prompt)
+    return prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
 
 
 def instruction_text(record: Record) -> str:
@@ -28,9 +28,10 @@ def responses(record: Record) -> Sequence[str]:
 
 
 def text_of(record: Record, on: Side) -> str:
+    if on == "prompt":
+        return prompt_text(record.prompt)
     parts = [prompt_text(record.prompt)] if on != "response" else []
-    if on != "prompt":
-        parts.extend(responses(record))
+    parts.extend(responses(record))
     return "\n".join(parts)
 
 
