@@ -135,6 +135,10 @@ def test_a_data_set_of_the_hub_is_no_declaration_of_ones_own():
         ("openai", "https://llm.acme.com/v1", "api:unknown"),
         ("openai", "https://api.openai.com.evil.example/v1", "api:unknown"),
         ("anthropic", None, "api:anthropic"),
+        ("vllm_offline", None, "weights"),
+        ("vllm", None, "weights"),
+        ("vllm", "http://10.0.0.5:8000/v1", "weights"),
+        ("vllm", "https://llm.acme.com/v1", "api:unknown"),
     ],
 )
 def test_the_address_decides_the_access_path(backend, url, access):

@@ -11,7 +11,9 @@ from stillhouse.teachers.asking.keys import (
     canonical_json,
     derived_seed,
     normalised_url,
+    request_body,
     request_key,
+    request_v1,
     text_fault,
 )
 from stillhouse.teachers.base import Identity, Request, Sampling
@@ -150,3 +152,20 @@ def test_derived_seed_fits_63_bits_and_depends_on_the_key() -> None:
     seeds = {derived_seed(request_key(CHAT, replace(ASKED, sample_index=index))) for index in range(50)}
     assert len(seeds) == 50
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text()), max_size=4),
+    st.text(),
+    st.integers(0, 2**40),
+)
+def test_the_body_written_piece_by_piece_is_the_canonical_one(
+    turns: list[tuple[str, str]], setting: str, sample: int
+) -> None:
+    """Also where a setting looks like the places that are cut out of the frame."""
+    messages = tuple(Message(role, text) for role, text in turns)  # type: ignore[arg-type]
+    settings = (("x", setting), ("y", '"messages":[],"sample_index":0'), ("dropped", "temperature"))
+    for wire in ("openai-chat", "hf-local", "scripted"):
+        identity = Identity(wire, setting, "http://x", settings=settings)
+        request = Request(messages, Sampling(stop=('"sample_index":0',)), sample)
+        assert request_body(identity, request) == canonical_json(request_v1(identity, request))

@@ -25,7 +25,8 @@ __all__ = ["access_of", "card_licence", "plan_of"]
 POCKET = {"teacher": "stillhouse/pocket-teacher", "student": "stillhouse/pocket-student"}
 SCRIPTED = "stillhouse/scripted"
 HOSTED_BY_DEFAULT = {"openai": "api:openai", "anthropic": "api:anthropic"}
-LOCAL_BACKENDS = ("transformers", "vllm", "pocket", "scripted")
+LOCAL_BACKENDS = ("transformers", "vllm_offline", "pocket", "scripted")
+SERVED_HERE_BY_DEFAULT = ("vllm",)  # without an address the server is this machine's own
 # what a student of the trainer is to a contract; the mildest reading that is certain
 STUDENT_KINDS = {
     "causal_lm": "general_llm",
@@ -91,7 +92,7 @@ def plan_of(
 def access_of(backend: str, base_url: str | None, registry: Registry | None = None) -> str:
     """The access path of a backend at an address: weights where it is local, api:<name>, or api:unknown."""
     known = registry or builtin()
-    if backend in LOCAL_BACKENDS:
+    if backend in LOCAL_BACKENDS or (backend in SERVED_HERE_BY_DEFAULT and not base_url):
         return "weights"
     if not base_url:
         return HOSTED_BY_DEFAULT.get(backend, "api:unknown")

@@ -200,7 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         provider: FakeProvider = self.server.provider  # type: ignore[attr-defined]
-        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        promised = int(self.headers.get("content-length", 0))
+        content = self.rfile.read(promised)
+        if len(content) < promised:  # whoever asked was killed on the way
+            self.close_connection = True
+            return
         if self._apart("POST", content):
             return
         body = json.loads(content or b"{}")

@@ -43,6 +43,7 @@ __all__ = ["Asked", "Revealing", "Scoring", "Screen", "book"]
 Screen = Callable[[Request], Request | Failure]
 
 _WINDOW = 256  # requests held at a time for a backend that names no chunk of its own
+_STREAM = 1024  # and for a server: the first in line may be waiting for its turn to be tried again
 _REDRAWN = 1 << 32  # a second draw after an empty answer lies beyond every planned sample_index
 
 
@@ -133,8 +134,8 @@ class Asked:
         more = True
         try:
             while True:
-                if more and 2 * len(window) <= _WINDOW:
-                    taken = [self._slot(request) for request in islice(source, _WINDOW - len(window))]
+                if more and 2 * len(window) <= _STREAM:
+                    taken = [self._slot(request) for request in islice(source, _STREAM - len(window))]
                     more = bool(taken)
                     self._started(taken, asker, loop)
                     window.extend(taken)

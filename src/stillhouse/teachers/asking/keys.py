@@ -35,7 +35,7 @@ def canonical_json(value: Any) -> str:
 
 def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
     """What is hashed. Local weights are known by their content, so a folder that is moved keeps its answers."""
-    sampling, local = request.sampling, identity.wire == "hf-local"
+    sampling, local = request.sampling, identity.wire in ("hf-local", "vllm-offline")
     body: dict[str, Any] = {
         "schema": KEY_SCHEMA,
         "wire": identity.wire,
