@@ -1,0 +1,137 @@
+"""C6 and C8: steps of whole trainers, against TRL's.
+
+`on_policy` (C6): 16 prompts, 64 new tokens each, a teacher of 0.26M and a student of 0.1M weights, reverse KL; against TRL's
+DistillationTrainer and GKDTrainer(lmbda=1), and against the bare rollout, forward and backward passes.
+`ragged` (C8): examples of 80 tokens on average and at most 512, vocabulary 32,000, the shapes of a 15M teacher and a 3M
+student, forward KL; against GKDTrainer(lmbda=0). The mean KL to the teacher on held-out rows is told for both.
+
+Each contestant trains in a process of its own, with one thread; they take turns, a few steps at a time, and the median of
+the ratios of neighbours is reported, of wall and of processor seconds. Peak memory is the growth over what the process held
+before it loaded its models. The peers have torch's default environment, this library has the one its command starts in
+(`--same-environment` gives all of them that one). float32 everywhere, weights at random: it is the work that is measured.
+
+    python benchmarks/training_steps.py on_policy|ragged [--turns 5] [--every 4] [--force] [--same-environment]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from timing.record import BENCHMARKS, RESULTS, about, ratios, refuse_a_busy_machine, write
+from timing.training import held_out_kl, prepare
+
+from stillhouse.train.environment import recommended_environment
+
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "on_policy": {
+        "batch": 16,
+        "new": 64,
+        "divergence": "reverse_kl",
+        "against": ["bare", "trl_distillation", "trl_gkd"],
+    },
+    "ragged": {"batch": 8, "new": 64, "divergence": "forward_kl", "against": ["trl_gkd"]},
+}
+
+
+def main() -> int:
+    options = _options()
+    refuse_a_busy_machine(options.force)
+    workload = {**WORKLOADS[options.workload]}
+    result = about(
+        f"{'C6' if options.workload == 'on_policy' else 'C8'}: steps of whole trainers, {options.workload}",
+        threads=1, seed=0, forced=options.force, paths=["benchmarks/training_steps.py", "benchmarks/timing"],
+    )  # fmt: skip
+    contestants = ["still", *(options.against or workload.pop("against"))]
+    workload.pop("against", None)
+    job = {
+        "workload": options.workload,
+        "threads": 1,
+        "every": options.every,
+        "steps": options.every * (options.turns + 1),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, options.workload, rows=job["steps"] * workload["batch"])
+        measured = _measured({**job, **workload, "folder": name}, contestants, options)
+        students = {who: folder / f"after_{who}" for who in contestants if (folder / f"after_{who}").is_dir()}
+        apart = (
+            {}
+            if options.workload == "on_policy"
+            else {who: held_out_kl(folder, path) for who, path in students.items()}
+        )
+        if apart:
+            apart["before"] = held_out_kl(folder, folder / "student")
+    seconds = measured["wall_and_processor_seconds"]
+    others = contestants[1:]
+    for key, number in (("wall_ratio", 0), ("processor_ratio", 1)):
+        measured[key] = {
+            who: ratios([s[number] for s in seconds[who]], [s[number] for s in seconds["still"]]) for who in others
+        }
+    measured["memory_ratio"] = {who: measured["peak_mb"][who] / measured["peak_mb"]["still"] for who in others}
+    print(json.dumps({k: measured[k] for k in ("wall_ratio", "processor_ratio", "peak_mb")} | {"kl": apart}, indent=1))
+    how = [options.workload] + [n for n in ("same_environment", "checkpointing") if getattr(options, n)]
+    path = RESULTS / f"training_steps-{'-'.join(how)}.json"
+    write(path, {**result, **job, **workload, "held_out_kl": apart, **measured})
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workload", nargs="?", choices=list(WORKLOADS), default="on_policy")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--every", type=int, default=4, help="steps to a turn")
+    parser.add_argument("--against", nargs="*")
+    parser.add_argument("--same-environment", action="store_true")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="leave TRL's gradient checkpointing on, its default"
+    )
+    parser.add_argument("--force", action="store_true")
+    return parser.parse_args()
+
+
+def _measured(job: dict[str, Any], contestants: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MALLOC_"))}
+    environment |= {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment["OMP_NUM_THREADS"] = str(job["threads"])
+    started = {}
+    for who in contestants:
+        tuned = who in ("still", "bare") or options.same_environment
+        more = recommended_environment(environment) if tuned else {}
+        started[who] = subprocess.Popen(
+            [sys.executable, "-m", "timing.training", json.dumps({**job, "who": who})], cwd=BENCHMARKS, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**environment, **more},
+        )  # fmt: skip
+    for who, process in started.items():
+        _heard(who, process)
+    seconds: dict[str, list[list[float]]] = {who: [] for who in contestants}
+    for turn in range(options.turns + 1):
+        for who, process in started.items():
+            took = _asked(who, process)["value"]
+            if turn:  # the first has the loading of everything in it
+                seconds[who].append(took)
+    peak = {who: _asked(who, process)["peak"] for who, process in started.items()}
+    for process in started.values():
+        process.communicate()
+    return {"wall_and_processor_seconds": seconds, "peak_mb": peak}
+
+
+def _asked(who: str, process: Any) -> Any:
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return _heard(who, process)
+
+
+def _heard(who: str, process: Any) -> Any:
+    for line in process.stdout:
+        if line.startswith("@"):
+            return json.loads(line[1:])
+    raise SystemExit(f"{who} died")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
