@@ -29,6 +29,7 @@ def test_ids_tell_answers_apart_and_repeat_themselves() -> None:
 
 
 def test_beliefs_name_their_example_and_tokenizer() -> None:
+    """O4: distributions lie beside the text they belong to."""
     example = Example("e1", user("q"), "r")
     arrays = {"token_ids_T": np.array([1]), "top_ids_TK": np.array([[1]]), "top_logprobs_TK": np.array([[-0.1]])}
     made = example.believed(**arrays, tokenizer="t", teacher="main")

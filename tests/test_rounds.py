@@ -169,7 +169,7 @@ def test_learning_from_all_rounds_and_from_the_last(here: Path) -> None:
 
 
 def test_a_round_that_collapses_is_not_trained_on(here: Path) -> None:
-    """3.6: the run ends with the student before, and says so."""
+    """O8, 3.6: the run ends with the student before, and says so."""
     recipe = growing({"most": 3, "stop": {"length": 1.2, "distinct": 0.0}}, carry="last")
     run = distill(recipe, out="run", quiet=True)
     told = run.manifest["rounds"]
@@ -256,6 +256,7 @@ def test_the_base_student_stays_the_base(here: Path) -> None:
 
 
 def test_a_selector_stands_against_chance_in_every_round_and_runs_once(here: Path) -> None:
+    """O1: selection is an experiment, against a draw by chance of as many rows."""
     (here / "counting.py").write_text(
         "from pathlib import Path\n\ndef half(records, *, log='calls.txt'):\n    '''Every other row.'''\n"
         "    with open(log, 'a') as file:\n        file.write('x')\n"

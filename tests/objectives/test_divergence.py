@@ -55,6 +55,7 @@ def golden(function, **knobs):
     ],
 )
 def test_golden_values(function, knobs, value):
+    """G01-G06; R27 (GKD), R28 (DistiLLM): each divergence at the toy pair."""
     assert golden(function, **knobs) == pytest.approx(value, rel=1e-12)
 
 

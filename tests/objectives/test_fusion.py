@@ -28,7 +28,7 @@ TEACHERS = [Dense(A), Dense(B)]
 
 
 def test_mean_of_logits():
-    """R25: not the mean of probabilities."""
+    """O3, R25: not the mean of probabilities."""
     got = loss_and_gradient(fusion.mean_of_logits, STUDENT, TEACHERS, WEIGHT)
     torch.testing.assert_close(got, loss_and_gradient(forward_kl, STUDENT, Dense((A + B) / 2), WEIGHT))
 

@@ -76,6 +76,7 @@ def error(gradient):
 
 
 def test_single_step_and_later_return_are_the_gradient_g17():
+    """R26 (MiniLLM), J2: the exact form."""
     assert error(expected_gradient(*tables())) < 1e-9
 
 

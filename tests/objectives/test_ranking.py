@@ -147,7 +147,7 @@ def test_stable_alignment_leaves_clear_gaps_alone():
 
 
 def test_knowpat_by_hand():
-    """Weights (s - min) / (max - min) of -1, -0.8, -1.5: 5/7 and 1; the last response has no stage."""
+    """R45 (KnowPAT): Weights (s - min) / (max - min) of -1, -0.8, -1.5: 5/7 and 1; the last response has no stage."""
     first = 5 / 7 * (softplus(1.0) + (softplus(-0.8) + softplus(-1.5)) / 2)
     second = softplus(0.8) + softplus(-1.5)
     assert ranking.knowpat(P3, L3, R3, G3, ONE).item() == pytest.approx(first + second, rel=1e-12)

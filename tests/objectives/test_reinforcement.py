@@ -105,7 +105,7 @@ def test_step_rewards_by_hand():
 class TestSampledReverseKl:
     @pytest.mark.parametrize("stale", [False, True])
     def test_expected_value_and_gradient_are_the_exact_ones(self, stale):
-        """P21, P22: fresh rollouts, and stale ones put right by the ratio."""
+        """J3, P21, P22: fresh rollouts, and stale ones put right by the ratio."""
         student, teacher = five_tokens(0), five_tokens(1)
         behaviour = five_tokens(2) if stale else student
         log_p = teacher.log_softmax(-1)[0]
@@ -203,7 +203,7 @@ class TestGroups:
         torch.testing.assert_close(plain, array(0, 0, -1, 1, 0, 0, 0))
 
     def test_leave_one_out_by_hand(self):
-        """1 - (0 + 2) / 2, 0 - (1 + 2) / 2, 2 - (1 + 0) / 2."""
+        """J3 (RLOO): 1 - (0 + 2) / 2, 0 - (1 + 2) / 2, 2 - (1 + 0) / 2."""
         torch.testing.assert_close(self.gradient(reinforcement.leave_one_out), array(0, 0, -1.5, 1.5, 0, 0, 0))
 
     @pytest.mark.parametrize("function", [reinforcement.group_advantage, reinforcement.leave_one_out])

@@ -163,7 +163,7 @@ def test_different_widths_are_refused():
 
 
 def test_projected_learns_a_map_between_widths():
-    """Eq. 11: the map is a parameter, reaches any linear image, and the distance behind it may be any."""
+    """R29 (TED), Eq. 11: the map is a parameter, reaches any linear image, and the distance behind it may be any."""
     torch.manual_seed(0)
     student = states(64, 4).float()
     teacher = student @ states(4, 6, seed=2).float()

@@ -19,7 +19,7 @@ def rows(*values):
 
 
 def test_confidence_by_hand():
-    """Target 0.75 weak + 0.25 of the student's own choice, the second of three."""
+    """O7: Target 0.75 weak + 0.25 of the student's own choice, the second of three."""
     student, weak = rows([0.2, 0.5, 0.3]), rows([0.6, 0.3, 0.1])
     loss, gradient = loss_and_gradient(confidence, student, Dense(weak), torch.ones(1), student_share=0.25)
     target = [0.45, 0.225 + 0.25, 0.075]

@@ -124,3 +124,10 @@ def test_the_seed_tasks_of_self_instruct(data: Path) -> None:
     seeds = list(file(path=path, prompt="instruction", reference="{{ instances[0].output }}"))
     assert len(seeds) == 175
     assert all(seed.reference for seed in seeds)
+
+
+def test_trajectories_of_fireact(made: Made, data: Path) -> None:
+    """R50, SK08: GPT-4's trajectories on HotpotQA, StrategyQA and MMLU, in the file that FireAct published."""
+    found = made("skills/agent/trajectories", 20, trajectories=data / "agents" / "multitask_multimethod.json")
+    assert len(found["acts"]) >= 20
+    assert all(one.columns["reward"] == 1 for one in found["acts"])

@@ -29,6 +29,90 @@ def said(records: list[Any]) -> str:
     return "\n".join(message.content for one in records for message in one.prompt)
 
 
+def test_a_pool_of_instructions_grows(made: Made) -> None:
+    """R01 (Self-Instruct), SK01: new instructions, their answers, and the seeds they were shown as parents."""
+    (found,) = made("skills/context_following/self_instruct", None).values()
+    assert {text for one in found for text in [one.prompt[-1].content]} <= {
+        "Explain how rivers find the sea.", "Write a note to a baker.", "Name three cold towns.",
+    }  # fmt: skip
+
+
+def test_topics_branch_and_stay_with_the_rows(made: Made) -> None:
+    """R03 (LaMini), R09 (UltraChat's world sector): a tree of topics whose path every row keeps."""
+    (found,) = made("skills/context_following/topics", 1).values()
+    assert {one.columns["topic"] for one in found} == {"Nature > Beginnings"}  # dangers: asked the same
+
+
+def test_the_student_learns_under_the_message_that_asked_to_explain(made: Made) -> None:
+    """R05 (Orca), SK01: the system message is part of what is learnt."""
+    (found,) = made("skills/context_following/explanations").values()
+    assert all(one.prompt[0].role == "system" and one.prompt == one.asked for one in found)
+
+
+def test_the_strategy_is_erased(made: Made) -> None:
+    """R06 (Orca 2), SK04: the teacher was told how to go about it, the student is not."""
+    (found,) = made("skills/context_following/strategies").values()
+    assert all(one.asked[0].role == "system" and one.asked[0] != one.prompt[0] for one in found)
+
+
+def test_answer_critique_and_revision_are_one_text(made: Made) -> None:
+    """R14 (SelFee), SK04: the student learns to revise."""
+    (found,) = made("skills/context_following/self_feedback").values()
+    assert all("\n\nCritique:" in one.response and "\n\nRevision:" in one.response for one in found)
+
+
+def test_textbooks_are_read_and_exercises_solved(made: Made) -> None:
+    """R11 (phi): plain text without a prompt; then signature and docstring, of which the body is learnt."""
+    found = made("skills/nlp/textbooks")
+    assert all(one.prompt == () and "section" in one.response for one in found["sections"])
+    assert [one.response.strip() for one in found["exercises"]] == ["return 2 * n"]
+    assert len(load_recipe("skills/nlp/textbooks").recipe.train) == 2
+
+
+def test_the_student_samples_in_rounds(made: Made) -> None:
+    """R21 (ReST-EM), J5: the base learns from all that was right in every round, its own answers among it."""
+    recipe = load_recipe("skills/nlp/grow_and_improve").recipe
+    assert (recipe.rounds.most, recipe.rounds.learn, recipe.train[0].init) == (3, "all", "base")
+    found = made("skills/nlp/grow_and_improve")
+    assert all("The answer is" in one.response for branch in found.values() for one in branch)
+
+
+def test_problems_are_turned_round(made: Made) -> None:
+    """R23 (MetaMath): four ways to more of the same problems; the known answer is told and a number asked for."""
+    found = made("skills/nlp/asked_backwards")
+    assert all(found.values())
+    assert all(" x " in f" {said([one])} " for one in found["backward"] + found["restated"])
+
+
+def test_steps_are_lessons_of_a_critic(made: Made) -> None:
+    """R24 (WizardMath): a solution up to a step, and whether that step is right."""
+    (found,) = made("skills/nlp/checked_steps").values()
+    assert {one.response for one in found} == {"right", "wrong"}
+
+
+def test_acts_that_reached_their_goal(made: Made) -> None:
+    """R50 (FireAct, AgentTuning), SK08: thought and action are learnt, what the world said is read; a fifth of the loss."""
+    found = made("skills/agent/trajectories", None)
+    assert all(one.response.startswith("Thought: ") and "Observation" not in one.response for one in found["acts"])
+    assert len(found["acts"]) == 7
+    assert not any("lighthouse?" in said([one]) for one in found["acts"])  # its episode failed
+    assert weights("skills/agent/trajectories") == {"acts": 0.2, "general": 0.8}
+
+
+def test_a_good_and_a_bad_answer_without_a_judge(made: Made) -> None:
+    """R34 (RLCD), SK05: neither affix is in the prompt of the pair."""
+    (found,) = made("skills/alignment/contrast").values()
+    assert all("(" not in one.prompt[-1].content for one in found)
+    assert all(one.responses[1] == "Do as you like." for one in found)
+
+
+def test_principles_revise_and_engrave(made: Made) -> None:
+    """R32 (Constitutional AI), R40 (Self-Align), SK06: the rules are nowhere in what is learnt."""
+    (revised,) = made("skills/alignment/constitution").values()
+    assert {one.response for one in revised} == {"Done: answer number 0."}
+    assert "harm" not in said(revised)
+
+
 def test_the_same_prompts_get_new_answers(made: Made) -> None:
     """R02 (LLaMA-GPT4): x is kept, y is the new teacher's; the old answer is a parent and not a target."""
     (found,) = made("skills/context_following/relabelled").values()

@@ -35,6 +35,7 @@ def test_a_saved_student_is_what_transformers_loads(student, folder):
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_lora_trains_the_adapter_alone_and_saves_it_merged(dora, folder, tools, tmp_path):
+    """O2: an adapter costs a part of the memory and gives a whole model."""
     student = load_student(folder, lora={"rank": 4, "dora": dora})
     assert student.model.peft_config["default"].lora_alpha == 8
     before = {name: p.detach().clone() for name, p in student.model.named_parameters()}

@@ -384,7 +384,7 @@ def test_the_students_flags_are_as_before(student, tools, tmp_path):
 
 
 def test_lambda_zero_never_samples_and_one_always_does(student, teacher, tools, tmp_path, monkeypatch):
-    """GKD's two ends (R27); the lambda of 0 is plain supervised distillation."""
+    """GKD's two ends (R27, J1); the lambda of 0 is plain supervised distillation."""
     from stillhouse.train import rollout
 
     asked = []
