@@ -32,7 +32,7 @@ def test_the_tests_it_names_are_collected(request: pytest.FixtureRequest) -> Non
 
 
 def _slow(test: str) -> bool:
-    path, name = test.split("::")
+    path, *_, name = test.split("::")
     source = (Path(__file__).parent / path).read_text(encoding="utf-8")
     return (
         "mark.slow" in source.split(f"def {name}(")[0].rsplit("\n\n\n", 1)[-1]
