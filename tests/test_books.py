@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from stillhouse.books import audit, why
+from stillhouse.catalogue import cost_lines, trail_lines
+from stillhouse.costs import cost_of
 from stillhouse.errors import RecipeError
 from stillhouse.store import read_jsonl
 
@@ -152,3 +155,97 @@ def test_why_asks_for_more_of_an_id_that_begins_several(trial: Any) -> None:
         why(trial.path, "zz")
     with pytest.raises(RecipeError, match=r"begins \d+ ids"):
         why(trial.path, "")
+
+
+@pytest.fixture
+def with_store(trial: Any, copy: Path, tmp_path: Path) -> tuple[Path, sqlite3.Connection]:
+    """A copy of the run with a copy of its store, to be damaged."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (tmp_path / "store").mkdir()
+    source = sqlite3.connect(Path(manifest["store"]) / "store.sqlite")
+    target = sqlite3.connect(tmp_path / "store" / "store.sqlite", isolation_level=None)
+    source.backup(target)
+    source.close()
+    stamp(copy / "manifest.json", store=str(tmp_path / "store"))
+    return copy, target
+
+
+# what is done to the store of a run -> how the audit says it
+BROKEN: dict[str, tuple[str, str]] = {
+    "an attempt gone": ("DELETE FROM attempt WHERE id = (SELECT max(id) FROM attempt)", "the ledger says"),
+    "a price changed afterwards": ("UPDATE attempt SET settled_usd = 1 WHERE id = 1", "dollars, the attempts 1.0"),
+    "a forgotten bill": ("UPDATE spend SET attempts = attempts + 1", "attempts, the attempts"),
+    "an answer gone": ("DELETE FROM answer WHERE key = (SELECT min(key) FROM answer)", "answered attempts gave no answer"),
+    "an answer that was cut off": ("UPDATE answer SET finish_reason = 'length'", "answers were cut off or refused"),
+    "a request gone": ("DELETE FROM request WHERE key = (SELECT min(key) FROM answer)", "attempts belong to no request"),
+    "an attempt still out": (
+        "INSERT INTO attempt(key, run, teacher, transport, started, outcome) SELECT key, run, teacher, 'online', 0, "
+        "'in_flight' FROM attempt WHERE run = (SELECT max(run) FROM verdict) LIMIT 1",
+        "attempts are in flight",
+    ),
+    "a verdict gone": ("DELETE FROM verdict WHERE number = 3", "rows stand only in the files"),
+    "a verdict too many": (
+        "INSERT INTO verdict SELECT run, stage, number + 1000, row, keys, parser, parser_version, status, reason "
+        "FROM verdict WHERE number = 0",
+        "rows stand only in the store",
+    ),
+    "another verdict": (
+        "UPDATE verdict SET status = 'dropped', reason = 'wrong' WHERE number = 0",
+        "dropped (wrong)",
+    ),
+}  # fmt: skip
+
+
+def test_a_run_with_its_store_balances(with_store: tuple[Path, sqlite3.Connection]) -> None:
+    assert audit(with_store[0])["problems"] == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_audit_holds_the_run_against_its_store(what: str, with_store: tuple[Path, sqlite3.Connection]) -> None:
+    run, store = with_store
+    change, said = BROKEN[what]
+    assert store.execute(change).rowcount > 0
+    store.close()
+    found = audit(run)
+    assert any(said in problem for problem in found["problems"]), found["problems"]
+    assert not found["balanced"]
+
+
+def test_a_row_taken_out_of_every_file_is_missed_by_the_store(with_store: tuple[Path, sqlite3.Connection]) -> None:
+    """File, stamp and manifest changed alike: only the second book knows."""
+    run, _ = with_store
+    home = run / "knowledge" / "beliefs/01-labeling.answer"
+    gone = json.loads((home / "out.jsonl").read_text().splitlines()[-1])["id"]
+    for folder in home.parent.iterdir():
+        path, earlier = folder / "out.jsonl", folder.name < home.name
+        path.write_text("".join(row for row in path.open() if earlier or gone not in row))
+        kept = len(path.read_text().splitlines())
+        stamp(folder / "stamp.json", out=kept)
+    lines(home.parent / "00-file" / "out.jsonl", lambda rows: rows[:-1])
+    stamp(home.parent / "00-file" / "stamp.json", out=23)
+    problems = audit(run)["problems"]
+    assert any("01-labeling.answer: 1 rows stand only in the store" in problem for problem in problems), problems
+
+
+def test_a_run_without_its_store_cannot_be_audited(copy: Path, tmp_path: Path) -> None:
+    stamp(copy / "manifest.json", store=str(tmp_path / "nowhere"))
+    assert any("is not here" in problem for problem in audit(copy)["problems"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_why_tells_each_attempt(trial: Any) -> None:
+    entry = why(trial.path, trial.records("beliefs")[5].id)[1]
+    (request,) = entry["requests"]
+    assert request["key"] == entry["keys"][0]
+    assert [attempt["outcome"] for attempt in request["attempts"]] == ["answered"]
+    told = "\n".join(trail_lines([entry]))
+    assert f"request {request['key']}" in told and "online, answered" in told
+
+
+def test_costs_are_sums_over_the_same_attempts(trial: Any) -> None:
+    found = cost_of(trial.path)
+    views = [found["teachers"], found["stages"], found["outcomes"]]
+    attempts = [sum(sum(each["attempts"].values()) for each in view.values()) for view in views]
+    assert attempts[0] == attempts[1] == attempts[2] > 0
+    assert "answers/01-labeling.answer" in found["stages"]
+    assert "total 0.0000 usd" in "\n".join(cost_lines(found))

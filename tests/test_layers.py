@@ -20,16 +20,18 @@ LAYERS = (
     ("teachers", "graders", "compliance", "pocket", "generate", "scoring"),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
     ("train", "evaluate", "testing"),
-    ("recipe", "resolve", "check"),
+    ("recipe", "resolve", "check", "soundness"),
     (
         "run",
         "rounds",
+        "overlap",
         "steps",
         "students",
         "scores",
         "progress",
         "books",
         "costs",
+        "ledger",
         "provenance",
         "report",
         "reporting",
@@ -37,8 +39,10 @@ LAYERS = (
         "papers",
         "phases",
         "exporting",
+        "probing",
+        "preflight",
     ),
-    ("cli", "cli_terms", "catalogue", "copying", "chatting", "launch", "__main__"),
+    ("cli", "cli_terms", "cli_measure", "catalogue", "copying", "chatting", "launch", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door

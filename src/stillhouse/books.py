@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
+from stillhouse.ledger import against_store, requests_of
 from stillhouse.store import read_json, read_jsonl
 
 PASSING = ("select", "keep", "union")  # steps that pass rows on as they are
@@ -14,7 +15,7 @@ def audit(run: Path) -> dict[str, Any]:
     """Recounts every step of a run. `problems` is empty exactly when the books balance.
 
     Each row that went into a step must come out of it, kept or lost; what the stamps and the manifest say must be what the
-    files hold; every parent must exist.
+    files hold; every parent must exist; and the store of answers must tell the same (`ledger.py`).
     """
     manifest = read_json(run / "manifest.json")
     problems: list[str] = []
@@ -28,6 +29,7 @@ def audit(run: Path) -> dict[str, Any]:
                 rows.append(row)
             pool = before or set()
     _against_manifest(manifest, rows, problems)
+    problems += against_store(run, manifest)
     return {"run": str(run), "steps": rows, "problems": problems, "balanced": not problems}
 
 
@@ -121,6 +123,9 @@ def why(run: Path, row: str) -> list[dict[str, Any]]:
         here = [entry for entry in entries if (_branch(entry), entry["id"]) in ids and entry not in trail]
         trail += here
         ids = {(_branch(entry), parent) for entry in here for parent in entry["parents"]}
+    manifest = read_json(run / "manifest.json")
+    for entry in trail:
+        entry["requests"] = requests_of(manifest, list(entry.get("keys") or ()))
     return sorted(trail, key=lambda entry: entry["step"])
 
 

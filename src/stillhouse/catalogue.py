@@ -152,21 +152,46 @@ def trail_lines(trail: Iterable[dict[str, Any]]) -> Iterator[str]:
                 yield f"    response: {entry['response']}"
             if entry["reference"] is not None:
                 yield f"    reference: {entry['reference']}"
-            if entry["keys"]:
-                yield f"    request keys: {', '.join(entry['keys'])}"
         else:
             detail = f" ({entry['detail']})" if entry["detail"] else ""
             yield f"{entry['step']}: {entry['id']} {entry['state']}: {entry['reason']}{detail}"
+        for request in entry["requests"]:
+            yield f"    request {request['key']}"
+            yield from (f"        {line}" for line in _attempt_lines(request["attempts"]))
 
 
 def cost_lines(found: dict[str, Any]) -> Iterator[str]:
-    head = ["teacher", "attempts", "from store", "tokens in", "tokens out", "usd"]
-    rows = []
-    for name, each in found["teachers"].items():
-        attempts = ", ".join(f"{number} {outcome}" for outcome, number in each["attempts"].items()) or "0"
-        tokens = [str(each["input_tokens"]), str(each["output_tokens"])]
-        rows.append([name, attempts, str(each.get("from_store", 0)), *tokens, f"{each['usd']:.4f}"])
-    yield from _table(head, rows)
+    head = ["attempts", "tokens in", "tokens out", "usd"]
+    yield from _table(
+        ["teacher", "from store", *head],
+        [[name, str(each.get("from_store", 0)), *_spent(each)] for name, each in found["teachers"].items()],
+    )
+    yield ""
+    yield from _table(["stage", *head], [[name or "-", *_spent(each)] for name, each in found["stages"].items()])
+    retries = found["retries"]
+    yield f"again for the same request: {retries['attempts']} attempts, {retries['usd']:.4f} usd"
+    if found["batches"]["attempts"]:
+        number = sum(found["batches"]["attempts"].values())
+        yield f"in batches: {number} attempts, {found['batches']['usd']:.4f} usd at the batch price"
+    if found["uncertain_usd"]:
+        yield f"uncertain: {found['uncertain_usd']:.4f} usd may not have been billed (no reply came)"
     each_kept = f"{found['usd_per_kept']:.6f}" if found["usd_per_kept"] is not None else "-"
     yield f"total {found['usd']:.4f} usd for {found['kept']} kept rows, {each_kept} usd each"
     yield "seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in found["seconds"].items())
+
+
+def _spent(each: dict[str, Any]) -> list[str]:
+    attempts = ", ".join(f"{number} {outcome}" for outcome, number in each["attempts"].items()) or "0"
+    return [attempts, str(each["input_tokens"]), str(each["output_tokens"]), f"{each['usd']:.4f}"]
+
+
+def _attempt_lines(attempts: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """How each attempt ended, by whom, at what cost."""
+    for each in attempts:
+        seconds = f" after {each['finished'] - each['started']:.1f} s" if each["finished"] else ""
+        served = f" by {each['served_model']}" if each["served_model"] else ""
+        paid = "" if each["settled_usd"] is None else f", {each['settled_usd']:.6f} usd"
+        odd = f" [{each['flags']}]" if each["flags"] else ""
+        why = f": {each['detail']}" if each["detail"] else ""
+        tokens = f", {each['input_tokens']} tokens in, {each['output_tokens']} out"
+        yield f"{each['transport']}, {each['outcome']}{served}{seconds}{tokens}{paid}{odd}{why} (run {each['run'][:8]})"

@@ -1,6 +1,7 @@
 """What a run may cost and what it did: the budget as people write it, and the ledger of the store per kept row."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +33,55 @@ def budget_of(text: str | None) -> Budget | None:
 
 
 def cost_of(run: Path) -> dict[str, Any]:
-    """What each teacher was asked and cost in a run, by the attempts in the store, and what a kept row cost.
+    """What a run was asked to pay, by the attempts in the store: in all, for each teacher and stage, and for a kept row.
 
-    Attempts of every outcome count: retries, refusals, truncations and judges. Dollars are None where no teacher has a price.
+    Attempts of every outcome count: retries, refusals, cut-off answers, judges; what batches cost is told apart. Each view
+    is a sum over the same attempts.
     """
     from stillhouse.teachers.asking.answers import AnswerStore
-    from stillhouse.teachers.asking.books import price_of_run
+    from stillhouse.teachers.asking.books import repeated, spending
 
     manifest = read_json(run / "manifest.json")
     store = AnswerStore(manifest.get("store"))
     try:
-        teachers = price_of_run(store, manifest.get("run_id", ""))
+        rows = spending(store, manifest.get("run_id", ""))
+        retries, retried_usd = repeated(store, manifest.get("run_id", ""))
     finally:
         store.close()
+    teachers = {name: _summed(row for row in rows if row["teacher"] == name) for name in _names(rows, "teacher")}
     for name, counts in manifest["calls"].items():
-        teachers.setdefault(
-            name, {"attempts": {}, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "uncertain_usd": 0.0}
-        )
-        teachers[name]["from_store"] = counts.get("hits", 0)
-    total = sum(each["usd"] for each in teachers.values())
+        teachers.setdefault(name, _summed([]))["from_store"] = counts.get("hits", 0)
+    total = sum(row["usd"] for row in rows)
     kept = _kept(manifest)
-    per_kept = total / kept if kept else None
     return {
         "run": str(run),
         "teachers": teachers,
+        "stages": {stage: _summed(row for row in rows if row["stage"] == stage) for stage in _names(rows, "stage")},
+        "outcomes": {each: _summed(row for row in rows if row["outcome"] == each) for each in _names(rows, "outcome")},
+        "batches": _summed(row for row in rows if row["transport"] == "batch"),
+        "retries": {"attempts": retries, "usd": retried_usd},
         "usd": total,
+        "uncertain_usd": sum(row["uncertain_usd"] for row in rows),
         "kept": kept,
-        "usd_per_kept": per_kept,
+        "usd_per_kept": total / kept if kept else None,
+        "prices": manifest.get("prices", {}),
         "seconds": manifest["seconds"],
     }
+
+
+def _names(rows: list[dict[str, Any]], of: str) -> list[str]:
+    return sorted({row[of] for row in rows})
+
+
+def _summed(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {
+        "attempts": {}, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "uncertain_usd": 0.0,
+    }  # fmt: skip
+    for row in rows:
+        total["attempts"][row["outcome"]] = total["attempts"].get(row["outcome"], 0) + row["attempts"]
+        for name in ("input_tokens", "output_tokens", "usd", "uncertain_usd"):
+            total[name] += row[name]
+    return total
 
 
 def _kept(manifest: dict[str, Any]) -> int:

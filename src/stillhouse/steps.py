@@ -7,6 +7,7 @@ its start, and the store of answers sees to it that nothing is asked twice.
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +20,9 @@ from stillhouse.compliance.watch import Watch, screening_lines
 from stillhouse.errors import GoalNotMet, RecipeError
 from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, ElicitEntry, Entry, Recipe, fingerprint
-from stillhouse.records import Lost, Record, stamped
+from stillhouse.records import Lost, Record, StoredSignal, stamped
 from stillhouse.resolve import PACKAGE, import_file, load, locate, read_signature
+from stillhouse.signals.store import SignalReader
 from stillhouse.store import Records, Writer, lost_row, read_stamp, write_json
 from stillhouse.teachers.base import Sampling
 
@@ -67,14 +69,23 @@ class Teachers:
         module = import_file(PACKAGE / "teachers" / f"{entry.backend}.py")
         return module.Teacher(**entry.knobs)
 
-    def ask(self, name: str, overrides: Mapping[str, Any]) -> Any:
-        """The teacher as an elicitor sees it, with its sampling and what the entry changes of it."""
+    def sampling(self, name: str) -> dict[str, Any]:
+        """What the recipe says of a teacher's sampling."""
+        entry = self._recipe.teachers.get(name)
+        return dict(entry.sampling) if entry else {}
+
+    def ask(self, name: str, overrides: Mapping[str, Any], stage: str = "") -> Any:
+        """The teacher as an elicitor sees it, with its sampling and what the entry changes of it. `stage` is for the books."""
         entry = self._recipe.teachers.get(name)
         settings = {**(entry.sampling if entry else {}), **overrides}
         if "stop" in settings:
             settings["stop"] = tuple(settings["stop"])
         sampling = replace(Sampling(seed=self._recipe.seed), **settings)
-        return self._calls.teacher(name, self.backend(name), sampling)
+        return self._calls.teacher(name, self.backend(name), sampling, stage=stage)
+
+    def verdicts(self, stage: str, parser: str, version: str) -> Any:
+        """The book of what becomes of each slot of a step."""
+        return self._calls.verdicts(stage, parser, version)
 
     def describe(self, name: str) -> dict[str, Any]:
         entry = self._recipe.teachers.get(name)
@@ -233,14 +244,23 @@ class Knowledge:
         source = Records(before) if before else None
         total = limit if source is None else len(source) * self._samples(step.entry)
         reasons: dict[str, int] = {}
+        stores: set[str] = set()
         title = f"{self._label(step.folder.parent)} {step.name}"
+        verdicts = self._verdicts(step)
         with Writer(step.folder / "out.jsonl") as out, Writer(step.folder / "lost.jsonl") as lost:
             for result in self.progress.over(self._screened(step, source, limit, carried), title, total):
                 if isinstance(result, Lost):
                     lost.write_row(lost_row(result))
                     reasons[result.reason] = reasons.get(result.reason, 0) + 1
+                    if verdicts:
+                        verdicts.add(result.parent, result.state, result.reason, result.keys)
                 else:
-                    out.write(stamped(result, step.name))
+                    kept = stamped(result, step.name)
+                    out.write(kept)
+                    if verdicts:
+                        verdicts.add(kept.id, "kept", "", kept.origin.keys)
+                    if step.kind == "elicit" and isinstance(result, StoredSignal):
+                        stores.add(result.store)
         screening = self.teachers.watch.taken()
         record = {
             "hash": new,
@@ -255,10 +275,29 @@ class Knowledge:
             "screening": screening,
             "seconds": round(time.monotonic() - started, 3),
         }
+        if verdicts:
+            verdicts.flush()
+            record["verdicts"] = verdicts.count
+        if stores:
+            record["signals"] = [SignalReader(Path(folder)).told() for folder in sorted(stores)]
         for line in screening_lines({at: found for at, found in screening.items() if found["rules"]}):
             self.progress.say(f"{title}: {line}")
+        record |= self._beside(step, source)
         write_json(step.folder / "stamp.json", record)
         return record
+
+    def _beside(self, step: Step, source: Records | None) -> dict[str, Any]:
+        """What a step's rows alone do not tell: how evenly meta-information was used, how often a selector errs."""
+        if step.kind == "elicit" and step.entry.do.startswith("curation.") and source is not None:
+            return {"coverage": _coverage(step.folder, source)}
+        drawn = getattr(step.entry, "drawn", False)
+        if step.kind == "select" and step.entry.do.startswith("decontaminate.") and source is not None and not drawn:
+            from stillhouse.selection.decontaminate import chance
+
+            function = self.bound(step.kind, step.entry, step.where)
+            texts = chance(source[:1000])
+            return {"control": {"texts": len(texts), "dropped": sum(why is not None for _, why in function(texts))}}
+        return {}
 
     def _screened(
         self, step: Step, source: Records | None, limit: int | None, carried: Data | None
@@ -287,13 +326,13 @@ class Knowledge:
         assert source is not None
         if step.kind == "elicit":
             assert isinstance(step.entry, ElicitEntry)
-            return self._elicited(function, step.entry, source, step.where)
+            return self._elicited(function, step.entry, source, step.where, self._stage(step))
         if getattr(step.entry, "drawn", False):
             return _random(source, self.drawn[step.number], self.recipe.seed)
         return (record if reason is None else Lost(record.id, reason) for record, reason in function(source))
 
     def _elicited(
-        self, function: Callable[..., Any], entry: ElicitEntry, source: Records, where: str
+        self, function: Callable[..., Any], entry: ElicitEntry, source: Records, where: str, stage: str
     ) -> Iterator[Result]:
         names = self._named(entry)
         if not names:
@@ -304,7 +343,7 @@ class Knowledge:
             if name in self.without:
                 yield from (Lost(record.id, "without_teacher") for record in mine)
             else:
-                yield from function(mine, self.teachers.ask(name, entry.sampling))
+                yield from function(mine, self.teachers.ask(name, entry.sampling, stage))
 
     def bound(self, kind: str, entry: Entry, where: str) -> partial[Any]:
         """The function of an entry with its knobs, nested functions among them already bound to theirs."""
@@ -330,6 +369,16 @@ class Knowledge:
     def _samples(self, entry: Entry) -> int:
         names = self._asked(entry)
         return max((self.teachers.ask(name, entry.sampling).sampling.n for name in names), default=1)  # type: ignore[attr-defined]
+
+    def _stage(self, step: Step) -> str:
+        """The name of a step in the books: `<branch>/[round-K/]NN-<do>`."""
+        return step.folder.relative_to(self.run / "knowledge").as_posix()
+
+    def _verdicts(self, step: Step) -> Any:
+        """Where what becomes of each slot is written beside the answers; None for steps that ask nobody."""
+        if step.kind != "elicit":
+            return None
+        return self.teachers.verdicts(self._stage(step), step.entry.do, fingerprint({"code": self._code(step)})[:16])
 
     def _code(self, step: Step) -> list[str]:
         if step.kind in ("keep", "union"):
@@ -372,6 +421,20 @@ def _shipped(path: Path) -> bool:
     return path.is_relative_to(PACKAGE) and path.parent != PACKAGE
 
 
+def _coverage(folder: Path, source: Records) -> dict[str, Any]:
+    """How often each piece of meta-information was used: `coverage.jsonl` has every one, the stamp the sums (R09, 3.3)."""
+    used: Counter[str] = Counter()
+    for record in Records(folder / "out.jsonl"):
+        used.update(record.origin.parents)
+    with Writer(folder / "coverage.jsonl") as out:
+        for record in source:
+            piece = record.prompt[-1].content if record.prompt else ""
+            out.write_row({"id": record.id, "piece": piece[:200], "rows": used[record.id]})
+    times = Counter(used[record.id] for record in source)
+    spread = {str(number): pieces for number, pieces in sorted(times.items())}
+    return {"pieces": len(source), "unused": times[0], "most": max(times, default=0), "times": spread}
+
+
 def _first(source: Records, rows: int) -> Iterator[Result]:
     for number, record in enumerate(source):
         yield record if number < rows else Lost(record.id, "beyond_keep")
@@ -399,7 +462,11 @@ def _random(source: Records, rows: int, seed: int) -> Iterator[Result]:
 def _stamp(folder: Path) -> dict[str, Any] | None:
     if not (folder / "out.jsonl").is_file() or not (folder / "lost.jsonl").is_file():
         return None
-    return read_stamp(folder / "stamp.json")
+    stamp = read_stamp(folder / "stamp.json")
+    # rows in a store that was emptied since are to be made again
+    if stamp is not None and not all(Path(each["path"]).is_dir() for each in stamp.get("signals", ())):
+        return None
+    return stamp
 
 
 def file_hash(path: Path) -> str:

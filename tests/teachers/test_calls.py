@@ -286,7 +286,7 @@ def test_trail_tells_what_was_asked_and_what_came(opened: Open) -> None:
     assert [(a["run"], a["teacher"], a["outcome"], a["output_tokens"]) for a in found["attempts"]] == [
         ("r", "t", "answered", 1)
     ]
-    assert found["answer"].text == "Q"
+    assert found["answer"]["text"] == "Q"
     assert trail(calls.store, "0" * 64) is None
 
 

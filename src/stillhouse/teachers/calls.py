@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.online import Asker
 from stillhouse.teachers.asking.pace import Pace
 from stillhouse.teachers.asking.settling import Settling
+from stillhouse.teachers.asking.verdicts import Verdicts
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
 from stillhouse.teachers.base import Answer, Backend, Failure, Reveals, Sampling, Scores
 
@@ -71,6 +73,9 @@ class Calls:
         self._paces: dict[str, tuple[Pace, asyncio.Semaphore]] = {}
         self._flying: dict[str, asyncio.Future[Answer | Failure]] = {}
         self._loop: Loop | None = None
+        self._prices: dict[str, dict[str, Any]] = {}
+        if self.store.recovered:
+            self.say(self.store.recovered)
 
     def teacher(
         self,
@@ -96,12 +101,20 @@ class Calls:
                 f"teacher {name!r}: sampling needs temperature >= 0, 0 < top_p <= 1 and max_tokens >= 1, not {sampling}"
             )
         if online:
-            _known_price(name, backend)
+            self._prices[name] = asdict(_known_price(name, backend))
         kind = Revealing if isinstance(backend, Reveals) else Scoring if isinstance(backend, Scores) else Asked
         leaves = self.watch.leaving if online and not is_own(backend.url) else None  # type: ignore[attr-defined]
         self._counts.setdefault(name, Counts())
         steps = getattr(backend, "rungs", 1) if rungs is None else rungs
         return kind(self, name, backend, sampling, steps, online if refusals is None else refusals, leaves, stage)
+
+    def verdicts(self, stage: str, parser: str, version: str) -> Verdicts:
+        """The book of what becomes of each slot of a step of this run."""
+        return Verdicts(self.store, self.run, stage, parser, version)
+
+    def prices(self) -> dict[str, dict[str, Any]]:
+        """What each server was taken to cost, in dollars per million tokens, and where that is from."""
+        return self._prices
 
     def counts(self) -> dict[str, Counts]:
         """What each teacher was asked, answered and cost since this object was made."""

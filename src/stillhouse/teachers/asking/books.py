@@ -3,11 +3,12 @@
 import hashlib
 import math
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 from stillhouse.teachers.asking.answers import AnswerStore
 
-__all__ = ["audit", "price_of_run", "trail"]
+__all__ = ["audit", "repeated", "spending", "trail"]
 
 _LEDGER = """
 SELECT s.run, s.teacher, s.attempts, s.input_tokens, s.output_tokens, s.usd,
@@ -17,34 +18,50 @@ GROUP BY s.run, s.teacher
 """
 
 
-def audit(store: AnswerStore, *, deep: bool = False) -> list[str]:
+def audit(store: AnswerStore, *, run: str | None = None, deep: bool = False) -> list[str]:
     """One sentence for each thing that does not add up; an empty list where the books balance.
+
+    Of one `run`, or of the whole store.
 
     The attempts of each run and teacher sum to its ledger; each answer has its attempt, and no cut-off one is among them;
     nothing is left in flight. `deep` also reads every request back and compares it with its key.
     """
     findings = []
-    for run, teacher, *numbers in store.rows(_LEDGER):
+    for of, teacher, *numbers in store.rows(_LEDGER):
+        if run not in (None, of):
+            continue
         names = ("attempts", "input tokens", "output tokens", "dollars")
         for name, booked, summed in zip(names, numbers[:4], numbers[4:]):
             if not math.isclose(booked, summed, rel_tol=1e-9, abs_tol=1e-9):
-                findings.append(f"run {run}, teacher {teacher}: the ledger says {booked} {name}, the attempts {summed}")
+                findings.append(f"run {of}, teacher {teacher}: the ledger says {booked} {name}, the attempts {summed}")
     for sentence, sql in _CHECKS.items():
-        if number := store.rows(sql)[0][0]:
+        only = "" if run is None else " AND a.run = ?"
+        if number := store.rows(sql + only, [] if run is None else [run])[0][0]:
             findings.append(sentence.format(number))
+    if run is None:
+        findings += [text.format(number) for text, sql in _STORE.items() if (number := store.rows(sql)[0][0])]
     return findings + (_damaged(store) if deep else [])
 
 
 _CHECKS = {
     "{} attempts belong to no run in the ledger": "SELECT count(*) FROM attempt a WHERE outcome != 'in_flight' AND NOT "
     "EXISTS (SELECT 1 FROM spend s WHERE s.run = a.run AND s.teacher = a.teacher)",
-    "{} attempts are in flight": "SELECT count(*) FROM attempt WHERE outcome = 'in_flight'",
-    "{} attempts belong to no request": "SELECT count(*) FROM attempt WHERE key NOT IN (SELECT key FROM request)",
+    "{} attempts are in flight": "SELECT count(*) FROM attempt a WHERE outcome = 'in_flight'",
+    "{} attempts belong to no request": "SELECT count(*) FROM attempt a WHERE NOT EXISTS (SELECT 1 FROM request r "
+    "WHERE r.key = a.key)",
+    "{} answered attempts gave no answer": "SELECT count(*) FROM attempt a WHERE outcome = 'answered' AND NOT EXISTS "
+    "(SELECT 1 FROM answer b WHERE b.key = a.key)",
+    "{} answers were cut off or refused": "SELECT count(*) FROM answer b JOIN attempt a ON a.id = b.attempt "
+    "WHERE b.finish_reason NOT IN ('stop', 'tool_calls')",
+    "{} settled lines of batches have no attempt": "SELECT count(*) FROM batch_item i JOIN batch_job a "
+    "ON a.local_id = i.local_id WHERE i.attempt IS NOT NULL AND NOT EXISTS (SELECT 1 FROM attempt t WHERE t.id = i.attempt "
+    "AND t.key = i.key)",
+    "{} batches were settled with lines left over": "SELECT count(DISTINCT a.local_id) FROM batch_job a JOIN batch_item i "
+    "ON a.local_id = i.local_id WHERE a.state = 'collected' AND i.attempt IS NULL",
+}
+_STORE = {
     "{} answers come from no answered attempt": "SELECT count(*) FROM answer WHERE NOT EXISTS (SELECT 1 FROM attempt a "
     "WHERE a.id = answer.attempt AND a.key = answer.key AND a.outcome = 'answered')",
-    "{} answered attempts gave no answer": "SELECT count(*) FROM attempt WHERE outcome = 'answered' AND key NOT IN "
-    "(SELECT key FROM answer)",
-    "{} answers were cut off or refused": "SELECT count(*) FROM answer WHERE finish_reason NOT IN ('stop', 'tool_calls')",
 }
 
 
@@ -57,23 +74,29 @@ def _damaged(store: AnswerStore) -> list[str]:
     return [f"{wrong} requests do not match their key"] if wrong else []
 
 
-def price_of_run(store: AnswerStore, run: str) -> dict[str, dict[str, Any]]:
-    """What each teacher cost in a run: attempts by outcome, tokens, dollars, and how many dollars are uncertain."""
-    found: dict[str, dict[str, Any]] = {}
+def spending(store: AnswerStore, run: str) -> list[dict[str, Any]]:
+    """What a run cost: a row for each teacher, stage, transport and outcome, with its attempts, tokens and dollars.
+
+    `uncertain_usd` may or may not have been billed (a reply that never came, booked at its worst case).
+    """
+    names = ("teacher", "stage", "transport", "outcome")
     sql = (
-        "SELECT teacher, outcome, count(*), sum(input_tokens), sum(output_tokens), total(settled_usd), "
-        "total(CASE WHEN flags LIKE '%cost_uncertain%' THEN settled_usd END) FROM attempt WHERE run = ? GROUP BY 1, 2"
+        f"SELECT {', '.join(names)}, count(*), sum(input_tokens), sum(output_tokens), total(settled_usd), "
+        "total(CASE WHEN flags LIKE '%cost_uncertain%' THEN settled_usd END) FROM attempt "
+        "WHERE run = ? AND outcome != 'in_flight' GROUP BY 1, 2, 3, 4"
     )
-    for teacher, outcome, number, input_tokens, output_tokens, usd, uncertain in store.rows(sql, [run]):
-        of = found.setdefault(
-            teacher, {"attempts": {}, "input_tokens": 0, "output_tokens": 0, "usd": 0.0, "uncertain_usd": 0.0}
-        )
-        of["attempts"][outcome] = number
-        of["input_tokens"] += input_tokens
-        of["output_tokens"] += output_tokens
-        of["usd"] += usd
-        of["uncertain_usd"] += uncertain
-    return found
+    numbers = ("attempts", "input_tokens", "output_tokens", "usd", "uncertain_usd")
+    return [dict(zip((*names, *numbers), row)) for row in store.rows(sql, [run])]
+
+
+def repeated(store: AnswerStore, run: str) -> tuple[int, float]:
+    """(attempts, dollars) of a run beyond the first for the same request: what failures cost."""
+    sql = (
+        "SELECT count(*), total(settled_usd) FROM attempt a WHERE run = ? AND outcome != 'in_flight' AND EXISTS "
+        "(SELECT 1 FROM attempt b WHERE b.key = a.key AND b.run = a.run AND b.id < a.id)"
+    )
+    number, usd = store.rows(sql, [run])[0]
+    return number, usd
 
 
 def trail(store: AnswerStore, key: str) -> dict[str, Any] | None:
@@ -91,5 +114,5 @@ def trail(store: AnswerStore, key: str) -> dict[str, Any] | None:
         "key": key,
         "request": zlib.decompress(request[0][0]).decode("utf-8"),
         "attempts": [dict(zip(columns.split(", "), row)) for row in attempts],
-        "answer": known.answer if known else None,
+        "answer": asdict(known.answer) if known and known.answer else None,
     }

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from stillhouse.errors import StillhouseError
 from stillhouse.teachers.asking.answers import AnswerStore
 
 __all__ = ["Loop", "Writer"]
@@ -109,9 +110,8 @@ class Writer:
             return
         try:
             results = [write(self._store.db) for write, _ in group]
-        except (
-            Exception
-        ) as error:  # whatever it was, the others of the group must hear of it and the lock be given back
+        except (StillhouseError, sqlite3.Error, OSError, ValueError, TypeError, LookupError) as error:
+            # the others of the group must hear of it and the lock be given back
             self._failed(group, self._store.give_up(error))
             return
         self._then(self._store.finish, partial(self._committed, group, results))

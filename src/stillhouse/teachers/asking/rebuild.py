@@ -41,7 +41,8 @@ def _copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection, table
     whole = True
     for order in ("ASC", "DESC"):
         try:
-            rows = damaged.execute(f"SELECT * FROM {table} ORDER BY rowid {order}")
+            by = "number" if table == "verdict" else "rowid"
+            rows = damaged.execute(f"SELECT * FROM {table} ORDER BY {by} {order}")
             names = [column[0] for column in rows.description]
             sql = f"INSERT OR IGNORE INTO {table}({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
             for row in rows:

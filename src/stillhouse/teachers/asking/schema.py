@@ -7,7 +7,7 @@ from stillhouse.errors import RunFailed
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "create", "prepare", "refuse_network_disk"]
 
-SCHEMA_VERSION = 2  # 2: stages of attempts, batches, verdicts
+SCHEMA_VERSION = 3  # 2: stages of attempts, batches; 3: verdicts
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -40,9 +40,9 @@ CREATE TABLE IF NOT EXISTS batch_item(
     PRIMARY KEY(local_id, key));
 CREATE INDEX IF NOT EXISTS batch_item_key ON batch_item(key);
 CREATE TABLE IF NOT EXISTS verdict(
-    run TEXT NOT NULL, stage TEXT NOT NULL, key TEXT NOT NULL, slot INTEGER NOT NULL, parser TEXT NOT NULL,
-    parser_version TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY(run, stage, key, slot));
+    run TEXT NOT NULL, stage TEXT NOT NULL, number INTEGER NOT NULL, row TEXT NOT NULL, keys TEXT NOT NULL,
+    parser TEXT NOT NULL, parser_version TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY(run, stage, number)) WITHOUT ROWID;
 """
 
 
@@ -60,6 +60,8 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         db.execute("BEGIN IMMEDIATE")
         if "attempt" in tables and "stage" not in {row[1] for row in db.execute("PRAGMA table_info(attempt)")}:
             db.execute("ALTER TABLE attempt ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
+        if version == 2:
+            db.execute("DROP TABLE IF EXISTS verdict")  # of another form, and never written
         create(db)
         db.execute("COMMIT")
 
