@@ -43,6 +43,7 @@ class Options:
     registry: Path | None = None
     quiet: bool = False
     command: str = ""
+    on: Literal["ray"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,9 @@ class _Stages:
         store = Path(self.recipe.store).expanduser() if self.recipe.store else None
         watch = Watch(self.recipe.screening.secrets, self.recipe.screening.egress)
         budget = budget_of(options.budget or self.recipe.budget)
-        self.calls = Calls(store, run=self.manifest["run_id"], budget=budget, watch=watch, say=progress.say)
+        self.calls = Calls(
+            store, run=self.manifest["run_id"], budget=budget, watch=watch, say=progress.say, on=options.on
+        )
         self.manifest["store"] = str(self.calls.store.folder.resolve())
 
     def _manifest(self) -> dict[str, Any]:
@@ -353,7 +356,9 @@ class _Stages:
         if self.recipe.evaluate and self.recipe.student is not None:
             teachers = Teachers(self.recipe, self.calls)
             choosing = len(candidates) > 1 or self.recipe.rounds.stop.gain is not None
-            scores = self._evaluation(teachers).all(students, choosing=choosing)
+            last = {step["branch"]: step["step"] for step in self.manifest["steps"]}
+            trained = [self.folder / "knowledge" / branch / step / "out.jsonl" for branch, step in last.items()]
+            scores = self._evaluation(teachers).all(students, choosing, trained if students else ())
         if students:
             chosen = choose_final(self.recipe, students, lambda arm, seed: _validated(scores, arm, seed))
             scores["final"] = {"arm": chosen["arm"], "seed": chosen["seed"]}

@@ -14,6 +14,7 @@ import numpy as np
 
 from stillhouse.errors import RunFailed
 from stillhouse.evaluate.regression import gates, told
+from stillhouse.overlap import overlaps
 from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
 from stillhouse.records import Prompt, content_id
@@ -51,8 +52,11 @@ class Evaluation:
     progress: Progress
     limit: int | None = None
 
-    def all(self, students: Sequence[dict[str, Any]], choosing: bool) -> dict[str, Any]:
-        """Evaluates everybody on every task and returns what `scores.json` holds (without `final`)."""
+    def all(self, students: Sequence[dict[str, Any]], choosing: bool, trained: Sequence[Path] = ()) -> dict[str, Any]:
+        """Evaluates everybody on every task and returns what `scores.json` holds (without `final`).
+
+        `trained` are the files of records that students learned from: held-out items that share text with them are told.
+        """
         rows: list[dict[str, Any]] = []
         tasks: list[dict[str, Any]] = []
         for number, entry in enumerate(self.recipe.evaluate):
@@ -60,6 +64,9 @@ class Evaluation:
                 rows += self._rows(entry, subject, choosing and number == 0)
             tasks.append(self._task(entry, [row for row in rows if row["task"] == entry.label]))
         found = {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
+        names = [task["task"] for task in tasks]
+        by_task = {name: [row for row in rows if row["task"] == name] for name in names}
+        found["overlap"] = overlaps(names, by_task, trained)
         bounds = {entry.label: entry.may_lose for entry in self.recipe.evaluate if entry.may_lose is not None}
         return {**found, "gates": gates(tasks, found["comparisons"], bounds)} if bounds else found
 

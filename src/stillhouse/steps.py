@@ -64,10 +64,19 @@ class Teachers:
 
             assert self._recipe.student is not None
             now = self._student if name == STUDENT else None
-            return Teacher(model=now or student_path(self._recipe.student.model))
+            return self._placed(Teacher, {"model": now or student_path(self._recipe.student.model)})
         entry = self._recipe.teachers[name]
         module = import_file(PACKAGE / "teachers" / f"{entry.backend}.py")
-        return module.Teacher(**entry.knobs)
+        return self._placed(module.Teacher, entry.knobs)
+
+    def _placed(self, kind: Any, knobs: Mapping[str, Any]) -> Any:
+        """A teacher of this machine; on a cluster, what works in chunks of its own (a local model) is spread over it."""
+        if self._calls.on is None or not hasattr(kind, "rungs") or hasattr(kind, "exchange"):
+            return kind(**knobs)
+        from stillhouse.teachers.asking.on_ray import on_ray
+
+        made = kind(**knobs)
+        return on_ray(kind, knobs) if getattr(made, "chunk", 0) else made
 
     def sampling(self, name: str) -> dict[str, Any]:
         """What the recipe says of a teacher's sampling."""

@@ -7,7 +7,7 @@ import pytest
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import Seed, user
-from stillhouse.selection.decontaminate import Overlaps, ngrams, semantic
+from stillhouse.selection.decontaminate import Overlaps, chance, ngrams, semantic
 
 DATA = os.environ.get("STILLHOUSE_TEST_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="STILLHOUSE_TEST_DATA is not set")
@@ -49,6 +49,29 @@ def test_broken_files_and_short_runs_are_refused(tmp_path: Path, held_out: Path)
         list(ngrams([], path=str(broken)))
     with pytest.raises(RecipeError, match="no row of"):
         list(ngrams([], path=str(held_out), fields=["nothing"]))
+
+
+def test_many_texts_at_once_are_found_as_one_by_one(held_out: Path) -> None:
+    index = Overlaps.read([str(held_out)], ["question"], 10)
+    texts = [
+        QUESTION,
+        "",
+        "Who wrote the tragedy Hamlet?",
+        "short",
+        f"first {QUESTION} last",
+        "a b c d e f g h i j k l",
+    ]
+    assert index.of_many(texts) == [index.of(text) for text in texts] == [[0], [], [1], [], [0], []]
+    assert index.of_many([]) == []
+
+
+def test_texts_by_chance_have_the_words_and_lengths_and_no_runs(held_out: Path) -> None:
+    seeds = [Seed(str(i), user(f"{QUESTION} Number {i}.")) for i in range(20)]
+    made = chance(seeds, 50)
+    assert len(made) == 50
+    assert {len(one.response.split()) for one in made} == {24}
+    assert not [why for _, why in ngrams(made, path=str(held_out), on="response") if why]
+    assert chance([]) == []
 
 
 @needs_data

@@ -83,6 +83,8 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "declared": list(_declared(facts)),
         "screening": list(screening_lines(facts.manifest.get("screening") or {})),
         "papers": list(_papers(facts.path)),
+        "overlap": (facts.scores or {}).get("overlap") or [],
+        "noted": list(tables.noted(facts.manifest.get("steps") or [])),
         "rounds": facts.manifest.get("rounds") or [],
         "flows": [(branch, plots.flow(branch)) for branch in branches],
         "tasks": [_task(facts, task) for task in (facts.scores or {}).get("tasks", [])],

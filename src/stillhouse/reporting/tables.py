@@ -1,7 +1,7 @@
 """The numbers of the report's tables: rows and dollars, seconds and tokens, as they stand in the manifest."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ __all__ = [
     "duration",
     "kept_rows",
     "ledger",
+    "noted",
     "same_tokens",
     "stages",
     "tokens_seen",
@@ -143,6 +144,20 @@ def _seen(arm: str, students: list[dict[str, Any]]) -> Seen:
     seconds = sum(student.get("seconds", 0.0) for student in students) / len(students)
     mean = sum(known) / len(known) if known else None
     return Seen(arm, len(students), each("steps"), each("input_tokens"), each("target_tokens"), seconds, mean, left_out)
+
+
+def noted(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What steps say beside their counts: how a selector does on texts put together by chance, how evenly pieces were used."""
+    for step in steps:
+        where = f"{step['branch']} {step['step']}"
+        if control := step.get("control"):
+            hit, texts = control["dropped"], control["texts"]
+            share = f"{100 * hit / texts:.2f} %" if texts else "none made"
+            yield f"{where}: of {texts:,} texts put together by chance it would drop {hit:,} (false positives: {share})."
+        if coverage := step.get("coverage"):
+            used = coverage["pieces"] - coverage["unused"]
+            of = f"{used:,} of {coverage['pieces']:,} pieces of meta-information were used"
+            yield f"{where}: {of}, the most {coverage['most']:,} times."
 
 
 def same_tokens(seen: list[Seen], tolerance: float = 0.01) -> str:

@@ -2,16 +2,16 @@
 
 import gzip
 import json
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Record
+from stillhouse.records import Example, Record, user
 from stillhouse.selection import embedding
 from stillhouse.selection.texts import Side, text_of
 from stillhouse.selection.tokens import words
@@ -36,14 +36,14 @@ def ngrams(
     below one in 10^9 runs. Reason: "overlap:<file name>". `Overlaps.of` tells the items. Sources: R11, R60.
     """
     index = Overlaps.read([path] if isinstance(path, str | Path) else path, fields, n)
-    for record in records:
-        hits = index.of(text_of(record, on))
-        yield record, f"overlap:{index.items[hits[0]][0]}" if hits else None
+    for chunk in embedding.chunks(records):
+        for record, hits in zip(chunk, index.of_many([text_of(record, on) for record in chunk]), strict=True):
+            yield record, f"overlap:{index.items[hits[0]][0]}" if hits else None
 
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Sorted hashes of all runs of all items; `items[owner]` is (file name, row number) of a run's first owner."""
+    """Sorted hashes of all runs of all items, each beside its owner; `items[owner]` is (file name, row number)."""
 
     n: int
     hashes: np.ndarray
@@ -54,57 +54,119 @@ class Overlaps:
     def read(paths: Sequence[str], fields: Sequence[str], n: int) -> "Overlaps":
         if n < 5:
             raise RecipeError(f"decontaminate.ngrams: n is {n}; runs of fewer than 5 words are in every text")
-        items: list[tuple[str, int]] = []
-        blocks: list[np.ndarray] = []
-        owners: list[np.ndarray] = []
-        for path in map(Path, paths):
-            for number, text in texts_of(path, fields):
-                block = runs(words(text), n, short=True)
-                if not len(block):
-                    continue
-                if not items or items[-1] != (path.name.split(".")[0], number):
-                    items.append((path.name.split(".")[0], number))
-                blocks.append(block)
-                owners.append(np.full(len(block), len(items) - 1, dtype=np.uint32))
-        if not blocks:
+        texts = (
+            (path.name.split(".")[0], number, text)
+            for path in map(Path, paths)
+            for number, text in texts_of(path, fields)
+        )
+        found = Overlaps.of_texts(texts, n)
+        if not len(found.hashes):
             raise RecipeError(
                 f"decontaminate.ngrams: no row of {', '.join(map(str, paths))} has any of {', '.join(fields)}"
             )
-        hashes, first = np.unique(np.concatenate(blocks), return_index=True)
-        return Overlaps(n, hashes, np.concatenate(owners)[first], items)
+        return found
+
+    @staticmethod
+    def of_texts(texts: Iterable[tuple[str, int, str]], n: int) -> "Overlaps":
+        """Of (name, number, text); several texts of one item lie beside each other."""
+        items: list[tuple[str, int]] = []
+        blocks: list[np.ndarray] = [np.empty(0, dtype=np.uint64)]
+        owners: list[np.ndarray] = [np.empty(0, dtype=np.uint32)]
+        for name, number, text in texts:
+            block = all_runs([words(text)], n)[0]
+            if not len(block):
+                continue
+            if not items or items[-1] != (name, number):
+                items.append((name, number))
+            blocks.append(block)
+            owners.append(np.full(len(block), len(items) - 1, dtype=np.uint32))
+        hashes, owned = np.concatenate(blocks), np.concatenate(owners)
+        order = np.lexsort((owned, hashes))
+        hashes, owned = hashes[order], owned[order]
+        again = np.zeros(len(hashes), dtype=bool)
+        again[1:] = (hashes[1:] == hashes[:-1]) & (owned[1:] == owned[:-1])
+        return Overlaps(n, hashes[~again], owned[~again], items)
 
     def of(self, text: str) -> list[int]:
         """Positions in `items` of the evaluation items that a text shares a run with."""
-        return np.unique(self._owners(runs(words(text), self.n, short=True))).tolist()
+        return self.of_many([text])[0]
+
+    def of_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same for many texts, looked up at once."""
+        blocks = all_runs([words(text) for text in texts], self.n)
+        ends = np.cumsum([len(block) for block in blocks])
+        flat = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64)
+        found: list[list[int]] = [[] for _ in texts]
+        if not len(self.hashes):
+            return found
+        at = np.searchsorted(self.hashes, flat)
+        at[at == len(self.hashes)] = 0
+        hits = np.flatnonzero(self.hashes[at] == flat)
+        ends_at = np.searchsorted(self.hashes, flat[hits], side="right")  # one run may stand in several items
+        of_text = np.searchsorted(ends, hits, side="right")
+        for text, first, end in zip(of_text.tolist(), at[hits].tolist(), ends_at.tolist(), strict=True):
+            found[text].extend(self.owners[first:end].tolist())
+        return [sorted(set(each)) if each else each for each in found]
 
     def share(self, texts: Iterable[str]) -> float:
         """The share of texts that hit anything: on texts that cannot be contaminated, the false-positive rate."""
-        hits = [bool(self.of(text)) for text in texts]
+        hits = [bool(each) for each in self.of_many(list(texts))]
         return sum(hits) / len(hits) if hits else 0.0
 
-    def _owners(self, block: np.ndarray) -> np.ndarray:
-        at = np.searchsorted(self.hashes, block)
-        at[at == len(self.hashes)] = 0
-        return self.owners[at[self.hashes[at] == block]]
+
+def all_runs(documents: Sequence[Sequence[str]], n: int) -> list[np.ndarray]:
+    """64-bit hashes of the runs of n words of each document; a document of 5 to n - 1 words is one run."""
+    flat = np.array([_HASHES[token] for tokens in documents for token in tokens], dtype=np.uint64)
+    mixed = _mixed(flat, n)
+    found, start = [], 0
+    for tokens in documents:
+        end = start + len(tokens)
+        if len(tokens) >= n:
+            found.append(mixed[start : end - n + 1])
+        else:
+            found.append(_mixed(flat[start:end], len(tokens)) if len(tokens) >= 5 else flat[:0])
+        start = end
+    return found
 
 
-def runs(tokens: Sequence[str], n: int, *, short: bool = False) -> np.ndarray:
-    """64-bit hashes of the runs of n words; with `short`, a text of 5 to n - 1 words is one run."""
-    if len(tokens) < n:
-        if not short or len(tokens) < 5:
-            return np.empty(0, dtype=np.uint64)
-        n = len(tokens)
-    hashes = np.fromiter(map(_hash, tokens), dtype=np.uint64, count=len(tokens))
-    mixed = np.zeros(len(hashes) - n + 1, dtype=np.uint64)
+def _mixed(hashes: np.ndarray, n: int) -> np.ndarray:
+    mixed = np.zeros(max(len(hashes) - n + 1, 0), dtype=np.uint64)
     for offset in range(n):
-        mixed = (mixed ^ hashes[offset : offset + len(mixed)]) * _MULTIPLIER
+        mixed ^= hashes[offset : offset + len(mixed)]
+        mixed *= _MULTIPLIER
         mixed ^= mixed >> np.uint64(32)
     return mixed
 
 
-@lru_cache(maxsize=1 << 18)
-def _hash(token: str) -> int:
-    return int.from_bytes(blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+class _Hashes(dict[str, int]):
+    """64-bit hashes of words, remembered up to a bound: a vocabulary has no end."""
+
+    def __missing__(self, token: str) -> int:
+        if len(self) >= 1 << 18:
+            self.clear()
+        value = int.from_bytes(blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+        self[token] = value
+        return value
+
+
+_HASHES = _Hashes()
+
+
+def chance(records: Sequence[Record], count: int = 1000, seed: int = 0) -> list[Example]:
+    """Texts that cannot be contaminated: words of the records put together by chance, in their lengths.
+
+    What a decontaminating selector drops of them is its false-positive rate. Source: 12.7 (contamination scan), peers 5.10.
+    """
+    draw = random.Random(seed)
+    texts = [words(text_of(record, "both")) for record in records]
+    pool = [word for tokens in texts for word in tokens]
+    if not pool:
+        return []
+    made = []
+    for number in range(count):
+        text = " ".join(draw.choices(pool, k=max(len(texts[number % len(texts)]), 1)))
+        made.append(Example(f"chance-{number}", user(text), text))
+    return made
 
 
 def texts_of(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
