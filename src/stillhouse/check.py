@@ -25,6 +25,7 @@ from stillhouse.recipe import (
 )
 from stillhouse.records import Lost
 from stillhouse.resolve import Signature, backend_signature, backends, import_file, names, signature
+from stillhouse.soundness import refuse_phase, refuse_student, warnings
 
 RECORD_KINDS = ("Seed", "Example", "TopLogprobs", "StoredSignal", "Ranking", "Trajectory")
 # the protocol that annotates an elicitor's `teacher` -> the capability a backend must state
@@ -70,6 +71,7 @@ def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
         _evaluate(recipe, loaded.folder, where)
         _rounds(recipe, loaded.folder, where)
         _student(recipe, loaded.folder, where)
+        plan.warnings.extend(warning for warning in warnings(recipe, where) if warning not in plan.warnings)
         plan.arms.append(_arm_plan(arm, recipe))
         seen |= gives
     _final(loaded)
@@ -208,9 +210,11 @@ def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, f
         _rollouts(phase.rollouts, recipe, folder, f"{where}.rollouts")
     if phase.rollouts and phase.rollouts.on not in gives:
         raise RecipeError(f"{where}.rollouts.on: no branch {phase.rollouts.on!r}; {nearest(phase.rollouts.on, gives)}")
+    seen = []
     for number, entry in enumerate(phase.objectives):
         at = f"{where}.objectives[{number}]"
         found = signature("objectives", entry.do, folder=folder, where=at)
+        seen.append((entry, found))
         check_knobs(found, entry.knobs, at, folder)
         known = [*gives, *(["rollouts"] if phase.rollouts else [])]
         if entry.on not in known:
@@ -225,6 +229,7 @@ def _phase(phase: Phase, where: str, gives: Mapping[str, str], recipe: Recipe, f
             if not entry.teachers:
                 _form_fits(found, stored_form(recipe.knowledge[entry.on], folder), entry.knobs, at)
     _arguments(phase.args, where)
+    refuse_phase(seen, recipe.train.index(phase), recipe, where)
 
 
 def _rollouts(rollouts: RolloutsEntry, recipe: Recipe, folder: Path, where: str) -> None:
@@ -397,6 +402,7 @@ def _student(recipe: Recipe, folder: Path, where: str) -> None:
         raise RecipeError(
             f"{where}student: missing; `train:` needs a student, for example `student: {{model: pocket}}`"
         )
+    refuse_student(recipe, where)
     if recipe.student is None or recipe.student.model == "pocket":
         return
     model = recipe.student.model

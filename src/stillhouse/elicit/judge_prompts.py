@@ -55,17 +55,3 @@ Answer:
 =====
 {question} Reply with one of these and nothing else: {options}
 """
-
-STEPS = """\
-Judge the steps of a solution, one by one.
-
-Problem:
-=====
-{prompt}
-=====
-{known}Steps:
-=====
-{steps}
-=====
-Write a line for each step: its number, a colon, and right or wrong. For example "1: right".
-"""

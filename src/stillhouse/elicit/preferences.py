@@ -1,5 +1,5 @@
-"""Preferences and rewards that need no essay of a judge: known already, read from edits, from probabilities, from a
-reward model, or step by step (Eq. 7).
+"""Preferences and rewards that need no essay of a judge: known already, read from edits, from probabilities, or from a
+reward model (Eq. 7).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stillhouse.elicit.asking import Unparsed, keys_of, read_each
-from stillhouse.elicit.judge_prompts import EXPECTED, STEPS
+from stillhouse.elicit.asking import in_chunks
+from stillhouse.elicit.judge_prompts import EXPECTED
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
 from stillhouse.selection.texts import prompt_text
-from stillhouse.teachers.base import Generates, Scores
+from stillhouse.teachers.base import Scores
 
-__all__ = ["conditioned", "corrected", "expected", "known", "reward_model", "steps"]
+__all__ = ["conditioned", "corrected", "expected", "known", "reward_model"]
 
 
 def known(seeds: Iterable[Seed], *, responses: Sequence[str], scores: str | None = None) -> Iterator[Ranking | Lost]:
@@ -120,7 +120,6 @@ def reward_model(
 
     `path` is that folder. Rank answers with `feedback.pairs`, keep the best with `quality.best`, or reward rollouts.
     """
-    from stillhouse.elicit.asking import in_chunks
     from stillhouse.scoring import Scorer
 
     scorer = Scorer(path, batch_size)
@@ -129,43 +128,11 @@ def reward_model(
         yield from (_scored(one, {column: value}, str(path)) for one, value in zip(chunk, values))
 
 
-def steps(examples: Iterable[Example], teacher: Generates, *, show_reference: bool = True) -> Iterator[Example | Lost]:
-    """Each step of an answer, a line of it, judged right (1) or wrong (0), in the column `step_labels`.
-
-    What `reinforcement.step_rewards` learns from. An answer whose verdicts are not one for each step is lost as
-    "no_verdict". Sources: R24 (WizardMath's process supervision), survey 4.7.
-    """
-
-    def prompt_of(one: Example) -> Prompt:
-        lines = [line for line in one.response.splitlines() if line.strip()]
-        numbered = "\n".join(f"{number}: {line}" for number, line in enumerate(lines, 1))
-        known_answer = f"The right result is: {one.reference}\n" if show_reference and one.reference else ""
-        return user(STEPS.format(prompt=prompt_text(one.prompt), steps=numbered, known=known_answer))
-
-    def read(text: str) -> list[str] | Unparsed:
-        found = [line.partition(":") for line in text.lower().splitlines() if ":" in line]
-        numbers = [number.strip().removeprefix("step").strip() for number, _, _ in found]
-        said = [verdict.strip().rstrip(".") for _, _, verdict in found]
-        if numbers != [str(at) for at in range(1, len(found) + 1)] or not set(said) <= {"right", "wrong"} or not said:
-            return Unparsed("no_verdict", text[-80:])
-        return said
-
-    for one, slot, outcome, value in read_each(examples, teacher, prompt_of, read):
-        if isinstance(value, Lost):
-            yield value
-        elif len(value) != sum(bool(line.strip()) for line in one.response.splitlines()):
-            yield Lost(one.id, "no_verdict", slot=slot, keys=keys_of(outcome))
-        else:
-            yield _scored(one, {"step_labels": [float(each == "right") for each in value]}, teacher.name, outcome)
-
-
-def _scored(one: Example, columns: Mapping[str, Any], judge: str, *outcomes: Any) -> Example:
+def _scored(one: Example, columns: Mapping[str, Any], judge: str) -> Example:
     """The same example with what was found in its columns; who wrote it stays on record as its teacher."""
-    keys = (*one.origin.keys, *keys_of(*outcomes))
-    origin = Origin((one.id,), one.origin.teacher, keys)
-    return replace(
-        one, id=content_id("Example", one.id, dict(columns), judge), columns={**one.columns, **columns}, origin=origin
-    )
+    name = content_id("Example", one.id, dict(columns), judge)
+    origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+    return replace(one, id=name, columns={**one.columns, **columns}, origin=origin)
 
 
 def _chances(teacher: Scores, prompt: Prompt, options: Sequence[str], k: int) -> dict[str, float] | None:

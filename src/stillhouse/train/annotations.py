@@ -11,7 +11,7 @@ import numpy as np
 from stillhouse.errors import RecipeError
 from stillhouse.train.batch import Branch, Item
 
-STEP_LABELS = "step_labels"
+STEP_LABELS, STEPS = "step_labels", "steps"
 
 
 def edit_signs(branch: Branch, items: Sequence[Item]) -> np.ndarray:
@@ -32,19 +32,20 @@ def edit_signs(branch: Branch, items: Sequence[Item]) -> np.ndarray:
 
 
 def step_ends(branch: Branch, items: Sequence[Item], spelled: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """step_labels_N, and 1 at the last token of each step: a line of the response that holds more than blanks.
+    """step_labels_N, and 1 at the last token of each step, 0 elsewhere.
 
-    The labels, in [0, 1], are in the column `step_labels` of the records. `spelled` has the bytes of each token id.
-    Raises RecipeError where a record has none, or not one for each of its steps.
+    The labels, in [0, 1], are in the column `step_labels` of the records, and the texts of the steps in `steps`; without
+    that column a step is a line of the response that holds more than blanks (what `feedback.step_labels` gives).
+    `spelled` has the bytes of each token id. Raises RecipeError where a record has not one label for each of its steps.
     """
     labels, ends = [], []
     for item in items:
-        record = branch.record(item.index)
-        at = _line_ends([spelled[i] for i in _response(item)])
-        told = getattr(record, "columns", {}).get(STEP_LABELS)
+        record: Any = branch.record(item.index)
+        at = _step_tokens(record, [spelled[i] for i in _response(item)])
+        told = record.columns.get(STEP_LABELS)
         if not isinstance(told, list) or len(told) != len(at):
             raise RecipeError(
-                f"train: record {record.id} of branch {branch.name!r} has {len(at)} steps (lines of its response) and "
+                f"train: record {record.id} of branch {branch.name!r} has {len(at)} steps and "
                 f"{len(told) if isinstance(told, list) else 'no'} {STEP_LABELS}; give a column with a number for each"
             )
         label_T, end_T = np.zeros(item.targets, np.float32), np.zeros(item.targets, np.float32)
@@ -88,17 +89,15 @@ def _changed(one: tuple[int, ...], other: tuple[int, ...]) -> np.ndarray:
     return np.array(_signs(one, other), np.float32)
 
 
-def _line_ends(tokens: Sequence[bytes]) -> list[int]:
-    """The place of the token in which each line ends, the newline's where it has one."""
-    ends: list[int] = []
-    line = b""
-    for at, token in enumerate(tokens):
-        before, newline, after = token.partition(b"\n")
-        line += before
-        if newline:
-            if line.strip():
-                ends.append(at)
-            line = after.rpartition(b"\n")[2]
-    # the end of the turn is no part of a step: the last line ends with its last token that spells something
-    spelling = [at for at, token in enumerate(tokens) if token.strip()]
-    return [*ends, spelling[-1]] if line.strip() else ends
+def _step_tokens(record: Any, tokens: Sequence[bytes]) -> list[int]:
+    """The token in which each step ends."""
+    text = record.response
+    steps = record.columns.get(STEPS) or [line for line in text.splitlines() if line.strip()]
+    # some tokenizers put a blank before the first word
+    blank = int(b"".join(tokens).startswith(b" ") and not text.startswith(" "))
+    ends_T = np.cumsum([len(token) for token in tokens])
+    found, at = [], 0
+    for step in steps:
+        at = text.find(step.strip(), at) + len(step.strip())
+        found.append(int(np.searchsorted(ends_T, len(text[:at].encode()) + blank)))
+    return found

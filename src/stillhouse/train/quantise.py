@@ -102,7 +102,7 @@ class FourBit(nn.Linear):
         self.register_buffer("scale", scale)
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Tensor:
         """Made on the way, in the precision of its scales."""
         return _unpacked(self.packed, self.scale, self.BLOCK, self.out_features, self.in_features)
 
@@ -127,7 +127,7 @@ class _FourBitProduct(torch.autograd.Function):
         return nn.functional.linear(given, layer.weight.to(given.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.weight.to(gradient.dtype), None
 
 

@@ -18,6 +18,7 @@ ROLLOUTS = "rollouts"  # the name under which terms read the student's own answe
 REFERENCE = "reference"  # the teacher's name under which they find the student as it was before training
 _REFERENCES = frozenset({"reference_logprobs_N", "reference_logprobs_S", "reference_mismatched_logprobs_S"})
 _TEACHERS = TEACHER_PROVIDES | {"judge_probabilities_N"}
+_HELD_AGAINST = _TEACHERS | REWARD_PROVIDES | _REFERENCES
 _MISMATCHED = frozenset({"student_mismatched_logprobs_S", "reference_mismatched_logprobs_S"})
 
 
@@ -92,7 +93,7 @@ class Term:
 
     def judges(self) -> bool:
         """Whether it holds an answer against something; learning one's own answers as they are teaches nothing."""
-        return bool((_TEACHERS | REWARD_PROVIDES | _REFERENCES) & set(self.wants()))
+        return bool(_HELD_AGAINST & set(self.wants()))
 
     def reads(self, side: int) -> set[Layer]:
         """The layers of the student (0) or of the teacher (1) that it compares."""
@@ -211,7 +212,7 @@ def check(
                 "micro-batches; set gradient_accumulation_steps to 1 and train in one process"
             )
         if term.on == ROLLOUTS and rollouts is not None:
-            _check_rollouts(term, rollouts)
+            check_rollouts(term.name, term.wants(), rollouts)
 
 
 def _check_arrays(
@@ -253,26 +254,28 @@ def lacking(who: str, missing: Sequence[str], held: str, kind: str) -> str:
     return f"{who} needs {', '.join(missing)}, which {held} records do not give; {advice}"
 
 
-def _check_rollouts(term: Term, rollouts: Rollouts) -> None:
-    if rollouts.fraction == 1 and not term.judges():
+def check_rollouts(name: str, wants: Sequence[str], rollouts: Rollouts) -> None:
+    """Refuses an objective of the rollouts that could not learn from them."""
+    asked = set(wants)
+    if rollouts.fraction == 1 and not rollouts.beside and not asked & _HELD_AGAINST:
         raise RecipeError(
-            f"train: objective {term.name} would only repeat the student's own answers; "
+            f"train: objective {name} would only repeat the student's own answers; "
             "use one that holds them against a teacher, e.g. divergence.reverse_kl with teacher: <name>"
         )
-    if "rollout_logprobs_N" in term.wants() and not rollouts.plain:
+    if "rollout_logprobs_N" in asked and not rollouts.plain:
         raise RecipeError(
-            f"train: objective {term.name} needs fresh answers drawn from the student's own distribution; "
+            f"train: objective {name} needs fresh answers drawn from the student's own distribution; "
             "set temperature and top_p of the rollouts to 1 and leave out top_k and replay"
         )
-    grouped = {"rewards_S", "scores_S"} & set(term.wants()) and {"group_S"} & set(term.wants())
+    grouped = {"rewards_S", "scores_S"} & asked and "group_S" in asked
     if grouped and not rollouts.beside and (rollouts.fraction < 1 or rollouts.samples < 2):
         raise RecipeError(
-            f"train: objective {term.name} compares the rewards of several own answers to each prompt; "
+            f"train: objective {name} compares the rewards of several own answers to each prompt; "
             "set fraction to 1 and samples to 2 or more"
         )
-    if REWARD_PROVIDES - {"scores_S"} & set(term.wants()) and (rollouts.fraction < 1 or rollouts.beside):
+    if (REWARD_PROVIDES - {"scores_S"}) & asked and (rollouts.fraction < 1 or rollouts.beside):
         raise RecipeError(
-            f"train: objective {term.name} learns from rewards, which only the student's own answers have; "
+            f"train: objective {name} learns from rewards, which only the student's own answers have; "
             "set fraction to 1 and leave out beside"
         )
 

@@ -1,0 +1,117 @@
+"""Trainings that could not be right, and those that are known to lose: said by `still check` before anything is spent."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stillhouse.errors import RecipeError, nearest
+from stillhouse.recipe import ObjectiveEntry, Phase, Recipe
+from stillhouse.resolve import Signature
+
+_MODE_SEEKING = ("divergence.reverse_kl", "divergence.total_variation", "divergence.jensen_shannon")
+_TEACHES = ("supervised.", "divergence.forward_kl", "divergence.skew_forward_kl", "fusion.")
+SMALL_BATCH = 8  # below it KTO's reference point is mostly noise
+SMALL_RANK = 8  # an adapter of fewer ranks holds little of a teacher's distribution (P35)
+
+
+def refuse_student(recipe: Recipe, where: str) -> None:
+    """Raises RecipeError for students that cannot be made, or parts of one that exclude each other."""
+    from stillhouse.train.batch import SCORERS
+
+    student = recipe.student
+    if student is None:
+        return
+    if student.kind not in ("causal_lm", *SCORERS):
+        able = ", ".join(("causal_lm", *SCORERS))
+        raise RecipeError(f"{where}student.kind: {student.kind} cannot be trained yet; kinds that can: {able}")
+    if (student.kind == "classifier") != bool(student.labels):
+        raise RecipeError(
+            f"{where}student.labels: a student of kind classifier needs its classes, and no other takes any"
+        )
+    if student.quantise is not None and student.lora is not None:
+        raise RecipeError(
+            f"{where}student.quantise: the weights that learn to be rounded are the model's own, so `lora` has no place; "
+            "leave out one of them (four bits under an adapter: `lora: {base: nf4}`)"
+        )
+    if student.prune is not None:
+        if student.prune.on not in recipe.knowledge:
+            raise RecipeError(
+                f"{where}student.prune.on: no branch {student.prune.on!r}; {nearest(student.prune.on, recipe.knowledge)}"
+            )
+        if not student.prune.sizes:
+            raise RecipeError(f"{where}student.prune: say what is left: layers, hidden, intermediate or heads")
+        if student.kind != "causal_lm":
+            raise RecipeError(f"{where}student.prune: only a causal_lm is cut; prune it in a recipe of its own first")
+    if student.kind != "causal_lm" and any(phase.rollouts for phase in recipe.train):
+        raise RecipeError(f"{where}train.rollouts: a student of kind {student.kind} writes nothing; leave them out")
+
+
+def refuse_phase(found: list[tuple[ObjectiveEntry, Signature]], number: int, recipe: Recipe, where: str) -> None:
+    """Raises RecipeError for objectives that mean nothing under the settings of their phase."""
+    from stillhouse.train.rollout import Adaptive, Rollouts
+    from stillhouse.train.terms import check_rollouts
+
+    phase = recipe.train[number]
+    rollouts = None
+    if phase.rollouts is not None:
+        told = {**phase.rollouts.model_dump(), "reward": _nothing if phase.rollouts.reward else None}
+        told["adaptive"] = Adaptive(**told["adaptive"]) if told["adaptive"] else None
+        rollouts = Rollouts(**told)
+    for at, (entry, objective) in enumerate(found):
+        place = f"{where}.objectives[{at}]"
+        wants = set(objective.inputs)
+        accumulates = int(phase.args.get("gradient_accumulation_steps", 1)) > 1
+        if accumulates and ("mask_N" in wants or "student_mismatched_logprobs_S" in wants):
+            raise RecipeError(
+                f"{place}: {entry.do} compares what a batch holds as one set and cannot be cut into micro-batches; "
+                "set gradient_accumulation_steps to 1"
+            )
+        if entry.do == "similarity.task_aware" and entry.knobs.get("stage") == 2:
+            _refuse_stage_two(entry, number, recipe, place)
+        if entry.on == "rollouts" and rollouts is not None:
+            check_rollouts(entry.do, objective.inputs, rollouts)
+
+
+def _refuse_stage_two(entry: ObjectiveEntry, number: int, recipe: Recipe, where: str) -> None:
+    before = recipe.train[number - 1].objectives if number and recipe.train[number].init == "previous" else []
+    filters = [each for each in before if each.do == entry.do and each.layers == entry.layers]
+    if not filters:
+        raise RecipeError(
+            f"{where}: stage 2 of {entry.do} needs the filters that stage 1 learned; put a phase before this one with "
+            f"{{do: {entry.do}, stage: 1, layers: {list(entry.layers)}}}"
+        )
+
+
+def _nothing(*_: Any) -> list[Any]:
+    raise AssertionError("only its presence is looked at")
+
+
+def warnings(recipe: Recipe, where: str) -> Iterator[str]:
+    """What can be run and is known, by measurement, to be worse than something as easy."""
+    for number, phase in enumerate(recipe.train):
+        at = f"{where}train[{number}]" if len(recipe.train) > 1 else f"{where}train"
+        yield from _of_phase(phase, number, recipe, at)
+    student = recipe.student
+    if student is None or not recipe.train:
+        return
+    taught = any(entry.teachers for phase in recipe.train for entry in phase.objectives)
+    if student.prune is not None and not taught:
+        yield f"{where}student.prune: a pruned student recovers best from the model it was cut from; name it as a teacher"
+    if student.lora is not None and taught and int(student.lora.get("rank", 16)) < SMALL_RANK:
+        yield f"{where}student.lora.rank: below {SMALL_RANK} an adapter holds little of a teacher's distribution (P35)"
+
+
+def _of_phase(phase: Phase, number: int, recipe: Recipe, where: str) -> Iterator[str]:
+    named = [entry.do for entry in phase.objectives]
+    settled = number > 0 or any(name.startswith(_TEACHES) for name in named)
+    for entry in phase.objectives:
+        if entry.do in _MODE_SEEKING and entry.on != "rollouts" and not settled:
+            yield (
+                f"{where}: {entry.do} from a start that does not yet speak lost even to plain text where it was measured "
+                "(4.2 to 5.0 nats against 3.9); begin with a phase of divergence.forward_kl, or learn from rollouts"
+            )
+        if entry.do == "ranking.kto" and int(phase.args.get("per_device_train_batch_size", 8)) < SMALL_BATCH:
+            yield f"{where}: ranking.kto measures its reference point on the batch; give it {SMALL_BATCH} or more"
+        if entry.align == "count" and entry.do != "divergence.universal_logit":
+            yield f"{where}: positions counted from the first token (align: count) mean little to {entry.do}; use bytes"
+        if entry.do == "supervised.cross_entropy" and entry.on == "rollouts":
+            yield f"{where}: {entry.do} learns only the records' own answers of the rollouts, never the student's"
