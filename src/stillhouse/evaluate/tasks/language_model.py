@@ -70,9 +70,11 @@ def _token_streams(path: Path, tokenizer: Any, field: str, size: int) -> Iterato
             else [json.loads(line) for line in text.splitlines() if line]
         )
         for row in rows:
-            yield tokenizer(row if isinstance(row, str) else row[field], add_special_tokens=False)["input_ids"][:size]
+            yield tokenizer(row if isinstance(row, str) else row[field], add_special_tokens=False, verbose=False)[
+                "input_ids"
+            ][:size]
     else:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         for start in range(0, len(ids), size):
             yield ids[start : start + size]
 

@@ -1,0 +1,60 @@
+"""A student in three bits, held by its full-precision copy: distillation against training on little text (R31, methods 3.4)."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.parts import (
+    CONTROLS,
+    Expectation,
+    Experiment,
+    args,
+    branch,
+    phase,
+    reads,
+    recipe,
+    stories,
+    stories260k,
+)
+
+
+def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experiment:
+    learned, held_out = stories(data, folder)
+    steps = args(int(120 * scale), rate=5e-4)
+
+    def one(do: str, **entry: Any) -> dict[str, Any]:
+        return phase([{"do": do, "on": "few", **entry}], steps)
+
+    def made(seed: int) -> dict[str, Any]:
+        few = branch(learned)
+        few["seeds"]["limit"] = 160
+        return recipe(
+            "quantised",
+            seed,
+            teachers={"stories": stories260k(data)},
+            knowledge={"few": few},
+            student={
+                "model": str(data / "stories260K" / "hf"),
+                "quantise": {"bits": 3},
+                "terms": {"record": "mit"},
+            },
+            arms={
+                "rounded": phase(
+                    [{"do": "supervised.cross_entropy", "on": "few"}], args(1, rate=1e-9) | {"warmup_steps": 0}
+                ),
+                "text": one("supervised.cross_entropy"),
+                "forward_kl": one("divergence.forward_kl", teacher="stories"),
+                "shifted_teacher": one(f"{CONTROLS}:shifted", teacher="stories"),
+            },
+            evaluate=[reads(held_out, "stories")],
+        )
+
+    return Experiment(
+        "Weights in three bits and 160 passages: is training by the full-precision copy better than training on the text?",
+        {seed: made(seed) for seed in seeds},
+        [
+            Expectation("forward_kl", "rounded", "nll"),
+            Expectation("forward_kl", "text", "nll"),
+            Expectation("forward_kl", "text", "kl_from_teacher"),
+            Expectation("shifted_teacher", "rounded", "nll", better="not"),
+        ],
+    )
