@@ -156,7 +156,7 @@ def test_a_student_on_llama_goes_out_with_name_files_and_credits():
     use = {"purpose": "open_release", "licensee": {"mau": 0}, "student_licence": "llama3.1"}
     plan = recipe(POCKET, student={"model": "meta-llama/Llama-3.1-8B"}, student_name="us/Llama-Small", **use)
     gaps = publishing(plan, {})
-    assert [gap.partition(":")[0] for gap in gaps] == ["BUILT_WITH", "LICENCE_COPY", "NOTICE_FILE"]
+    assert [gap.partition(":")[0] for gap in gaps] == ["BUILT_WITH", "NOTICE_FILE", "LICENCE_COPY"]
     decision = decide(plan, today=TODAY, gate="publish", screening=CLEAN)
     files = {
         **notice_files(decision, builtin()),
@@ -183,6 +183,18 @@ def test_restrictions_have_to_be_filled_in_and_the_licence_to_carry_them():
     filled = {**files, "USE_RESTRICTIONS.md": files["USE_RESTRICTIONS.md"].replace("FILL IN", "3.2 You must not")}
     plan = recipe(gemma, purpose="open_release", student_licence="gemma")
     assert not any("PASS_THROUGH" in gap or "CONFLICT" in gap for gap in publishing(plan, filled))
+
+
+def test_each_text_that_is_passed_on_has_a_file_and_one_licence_needs_one():
+    """An Apache base and a MIT one would be two texts; two Apache bases are one."""
+    use = {"purpose": "open_release", "licensee": {"mau": 0}}
+    base = {"model": "Qwen/Qwen3-0.6B"}
+    itself = recipe({"name": "b", "backend": "transformers", "model": "google/gemma-3-1b-it"}, student=base, **use)
+    files = {"LICENSE": "Apache License", "USE_RESTRICTIONS.md": "3.2 ...", "README.md": "Changes: all"}
+    (gap,) = [gap for gap in publishing(itself, files) if gap.startswith("LICENCE_COPY")]
+    assert "copies of 2 texts go with it, 1 LICENSE* files are there" in gap
+    assert "Gemma Terms of Use" in gap
+    assert not any(gap.startswith("LICENCE_COPY") for gap in publishing(itself, {**files, "LICENSE-gemma": "Gemma"}))
 
 
 def test_a_stale_record_and_undisclosed_generators_hold_publication_back():

@@ -7,10 +7,12 @@ from pathlib import Path
 import yaml
 
 from stillhouse.compliance.acknowledge import from_mapping
+from stillhouse.compliance.decision import NOTICE
 from stillhouse.compliance.evaluate import evaluate
 from stillhouse.compliance.plan import parse_plan
 from stillhouse.compliance.recipe_plan import plan_of
 from stillhouse.compliance.registry import builtin, user_record
+from stillhouse.recipe import ScreeningEntry
 
 GUIDE = (Path(__file__).parents[2] / "docs/guides/terms.md").read_text(encoding="utf-8")
 
@@ -31,6 +33,23 @@ def test_four_plans_four_verdicts():
     assert evaluate(parse_plan(earlier), builtin()).verdict == "permit-with-obligations"
 
 
+def test_the_guide_shows_what_the_program_prints(monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+
+    from stillhouse.cli_terms import app
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody's own records
+    monkeypatch.chdir(tmp_path)
+    plans, printed = [b for b in blocks("json") if '"teachers"' in b], blocks("text")
+    assert len(plans) == len(printed) == 4
+    for plan, shown, code in zip(plans, printed, (0, 0, 4, 3), strict=True):
+        done = CliRunner().invoke(app, ["check", "-"], input=plan)
+        assert done.exit_code == code
+        notice, _, rest = done.stdout.partition("\n\n")
+        assert notice == NOTICE
+        assert rest.strip("\n") == shown.strip("\n")
+
+
 def test_the_figure_about_stale_contracts():
     dated = [r for r in builtin().records if r.kind in ("contract", "host") and r.review_by]
     past = [r for r in dated if str(r.review_by) < "2026-11-21"]
@@ -38,7 +57,8 @@ def test_the_figure_about_stale_contracts():
 
 
 def test_the_guides_recipe_record_and_acknowledgment_are_well_formed():
-    recipe, record = (yaml.safe_load(b) for b in blocks("yaml"))
+    recipe, record, screening = (yaml.safe_load(b) for b in blocks("yaml"))
+    assert ScreeningEntry.model_validate(screening["screening"]).egress == "drop"
     teachers = [{"name": name, **spec} for name, spec in recipe["teachers"].items()]
     use = {**recipe["use"], "competes": "no"}  # a recipe's YAML reads `no` as a word
     plan = plan_of(

@@ -12,7 +12,7 @@ from stillhouse import distill
 from stillhouse.books import audit
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch
-from stillhouse.errors import TermsRefused
+from stillhouse.errors import RecipeError, TermsRefused
 from stillhouse.records import Example, Lost, Origin, Seed, content_id, user
 from stillhouse.teachers.base import Failure, Request
 
@@ -197,3 +197,53 @@ def test_reports_add_up_and_become_the_plans_counts():
     total = merged([first, watch.taken()])
     assert total["egress"]["rules"] == {"email": 3}
     assert as_use(total) == {"egress": {"secrets": 0, "pii": 3, "pii_redacted": True}}
+
+
+# the other points ------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_was_changed_by_hand_is_looked_at_again_before_training(tmp_path):
+    write_jsonl(tmp_path / "seeds.jsonl", [{"prompt": "What is 2 plus 2?", "reference": "4"}])
+    recipe = knowledge(str(tmp_path / "seeds.jsonl"))
+    distill(recipe, out=tmp_path / "run", quiet=True)
+    rows = tmp_path / "run/knowledge/answers/02-quality.correct/out.jsonl"
+    rows.write_text(rows.read_text().replace("The answer is 4.", f"Log in with {KEY}."))
+    recipe["student"] = {"model": "pocket"}
+    recipe["train"] = {"objectives": [{"do": "supervised.cross_entropy", "on": "answers"}], "args": {"max_steps": 1}}
+    with pytest.raises(TermsRefused, match="SECRET_FOUND:pretrain") as e:
+        distill(recipe, out=tmp_path / "run", quiet=True)
+    assert KEY not in str(e.value)
+    assert not (tmp_path / "run" / "students").exists()
+
+
+OURS = """
+id: acme.agreement
+kind: contract
+holder: Acme
+title: Our agreement
+access: ["api:acme"]
+models: [{match: "acme-1"}]
+grade: P
+read: 2026-11-01
+outputs_may_train: yes
+provider_trains_on_inputs: no
+source: contract 2026/17
+quote: Customer may train models on output.
+"""
+
+
+def test_personal_data_goes_out_as_it_is_where_a_contract_keeps_it_out_of_training(tmp_path, elsewhere):
+    recipe = hosted(tmp_path, [f"Write to {MAIL}."], screening={"egress": "send"})
+    recipe["teachers"]["main"]["terms"] = {"access": "api:acme"}
+    (tmp_path / "terms.d").mkdir()
+    (tmp_path / "terms.d" / "acme.yaml").write_text(OURS.replace("inputs: no", "inputs: unpaid tier only"))
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError, match="provider_trains_on_inputs"):
+        distill(tmp_path / "recipe.yaml", out=tmp_path / "run", quiet=True)
+    assert elsewhere.seen == []
+    (tmp_path / "terms.d" / "acme.yaml").write_text(OURS)
+    run = distill(tmp_path / "recipe.yaml", out=tmp_path / "run", quiet=True)
+    assert MAIL in sent(elsewhere)
+    asked = next(step for step in run.manifest["steps"] if step["do"] == "labeling.answer")
+    assert not asked["screening"]["egress"]["pii_redacted"]
+    assert MAIL not in json.dumps(run.manifest)

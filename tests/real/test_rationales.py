@@ -20,6 +20,7 @@ from stillhouse.store import read_jsonl
 from stillhouse.teachers.base import Sampling
 from stillhouse.teachers.calls import Calls
 from stillhouse.teachers.recorded import Teacher
+from stillhouse.terms import terms_of
 
 RECIPE = "skills/nlp/recorded_answers"
 CHOICES = (
@@ -35,15 +36,24 @@ def palm(seeds: Path, answers: Path, prompt: str, **changes: Any) -> list[str]:
         "teachers.answers.seeds": str(seeds),
         "teachers.answers.prompt_field": prompt,
         "teachers.answers.model": "google/palm-540b",
-        "teachers.answers.terms": {"record": "apache-2.0"},  # the licence they were published under
         "knowledge.rationales.seeds.path": str(seeds),
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
     return [f"{name}={json.dumps(value)}" for name, value in given.items()]
 
 
-def ran(changes: list[str], out: Path, limit: int | None = None) -> Run:
-    return execute(load_recipe(RECIPE, changes), out, Options(limit=limit, quiet=True))
+def ran(changes: list[str], out: Path, limit: int | None = None, *, accepted: bool = False) -> Run:
+    """`accepted`: with a person's acknowledgment that nobody read the terms, which holds for research and for this plan."""
+    loaded = load_recipe(RECIPE, changes)
+    if accepted:
+        acknowledgment = {
+            "type": "stillhouse-ack/v1", "plan_hash": f"sha256:{terms_of(loaded).plan.sha256}", "registry": "2026.11",
+            "lifts": ["TERMS_UNREAD"], "basis": "risk_accepted", "scope": {"purpose": "research"},
+            "statement": "Published with a paper; used in a test and given to nobody.", "person": "the test",
+            "date": "2026-11-21", "expires": "2099-01-01",
+        }  # fmt: skip
+        loaded = load_recipe(RECIPE, [*changes, f"acknowledgments={json.dumps([acknowledgment])}"])
+    return execute(loaded, out, Options(limit=limit, quiet=True))
 
 
 def flow(run: Run) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def test_svamp_is_parsed_cut_graded_taught_and_evaluated(
             }
         ],
     )  # fmt: skip
-    run = ran(changes, tmp_path / "run")
+    run = ran(changes, tmp_path / "run", accepted=True)
     steps = flow(run)
     assert steps["file"] == (800, 800, {})
     assert steps["labeling.reason"] == (800, 491, {"truncated": 9, "not_recorded": 300})
@@ -113,7 +123,7 @@ def test_commonsense_qa_is_parsed_and_graded_by_choice(
             }
         ],
     )  # fmt: skip
-    run = ran(changes, tmp_path / "run", limit=800)
+    run = ran(changes, tmp_path / "run", limit=800, accepted=True)
     steps = flow(run)
     asked, parsed, lost = steps["labeling.reason"]
     assert (asked, parsed + sum(lost.values())) == (800, 800)
@@ -126,10 +136,12 @@ def test_commonsense_qa_is_parsed_and_graded_by_choice(
         print(f"\nCommonsenseQA, PaLM-540B: {steps}; 30 test questions: {means}")
 
 
-def test_what_nobody_read_the_terms_of_is_not_taught(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terms", [None, {"record": "apache-2.0"}])
+def test_what_nobody_read_the_terms_of_is_not_taught(terms: Any, data: Path, tmp_path: Path) -> None:
+    """The licence of the repository that the answers lie in is not the terms under which PaLM wrote them."""
     folder = data / "step-by-step" / "svamp"
     changes = palm(
-        folder / "svamp_train.json", folder / "llm" / "train_CoT_0.json", "input", teachers__answers__terms=None
+        folder / "svamp_train.json", folder / "llm" / "train_CoT_0.json", "input", teachers__answers__terms=terms
     )
     with pytest.raises(TermsUnknown, match="google/palm-540b") as error:
         ran([*changes, "knowledge.rationales.seeds.prompt=input"], tmp_path / "run")

@@ -147,7 +147,7 @@ def _recipe(run: Path) -> Mapping[str, Any]:
 
 
 def _names(recipe: Mapping[str, Any], run: Path, teacher: str) -> tuple[str, ...]:
-    """What rows may call this teacher: the name given, recipe names of that model, and models of that name."""
+    """What rows may call this teacher: names in the recipe first, then the model's."""
     teachers = {**(recipe.get("teachers") or {}), **_manifest_teachers(run)}
     found = {teacher}
     for name, spec in teachers.items():
@@ -156,7 +156,7 @@ def _names(recipe: Mapping[str, Any], run: Path, teacher: str) -> tuple[str, ...
             found.add(str(name))
         if name == teacher and model:
             found.add(str(model))
-    return tuple(sorted(found))
+    return tuple(sorted(found, key=lambda each: (each not in teachers, each)))
 
 
 def _manifest_teachers(run: Path) -> dict[str, Any]:

@@ -239,14 +239,20 @@ RULES: tuple[Rule, ...] = (
     _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
     _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']([^\s\"']{{8,}})[\"']", _chosen),
     _rule("email", "pii", "@", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
-    _rule("iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban, digits=True),
+    _rule(
+        "iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban, digits=True
+    ),
     _rule("card_number", "pii", "", _CARD, _luhn, digits=True),
     _rule("ahv_number", "pii", "756.", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
     _rule("cpf_number", "pii", "-", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf, digits=True),
     _rule("dni_number", "pii", "", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni, digits=True),
     _rule("nir_number", "pii", "", _NIR, _nir, digits=True),
-    _rule("ssn_number", "pii", "-", r"(?<![\w-])((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])", digits=True),
-    _rule("phone", "pii", "+", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,5})(?!\w)", _phone, digits=True),
+    _rule(
+        "ssn_number", "pii", "-", r"(?<![\w-])((?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])", digits=True
+    ),
+    _rule(
+        "phone", "pii", "+", r"(?<![\w+])(\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,5})(?!\w)", _phone, digits=True
+    ),
     _rule("phone", "pii", "-", r"(?<![\w+(-])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone, digits=True),
     _rule("phone", "pii", "", _CALLED, _phone, digits=True),
     _rule("ip_address", "pii", ".", _NO_VERSION + r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)", _public_address),

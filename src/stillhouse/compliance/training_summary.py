@@ -6,7 +6,7 @@ from stillhouse.compliance.plan import Plan
 
 __all__ = ["synthetic_data_section"]
 
-PUBLIC_ACCESS = ("api:", "app:")
+HOW_REACHED = {"weights": "run from its weights", "api:unknown": "reached in a way that is not recorded"}
 
 
 def synthetic_data_section(
@@ -31,7 +31,7 @@ def synthetic_data_section(
             t.method, "wrote or scored answers"
         )
         count = f", {rows[t.model]} rows" if t.model in rows else ""
-        where = "reached as a service" if t.access.startswith(PUBLIC_ACCESS) else "run from its weights"
+        where = HOW_REACHED.get(t.access, "reached as a service")
         link = (summaries or {}).get(t.model)
         said = (
             f"summary of its training content: {link}"
