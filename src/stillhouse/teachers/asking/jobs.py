@@ -134,7 +134,7 @@ def submission(store: AnswerStore, job: Job) -> Submission:
     if hashlib.sha256(lines).hexdigest() != job.input_sha:
         raise RunFailed(
             f"{path}: the lines of a batch that is out are gone or were changed; put the file back, or ask for those "
-            "requests anew after `still store gc --batches`"
+            "requests anew after `still store gc --give-up-batches`"
         )
     keys = frozenset(row[0] for row in store.rows("SELECT key FROM batch_item WHERE local_id = ?", [job.local_id]))
     return Submission(job.local_id, lines, job.number, job.created, keys)

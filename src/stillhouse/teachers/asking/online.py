@@ -112,6 +112,8 @@ class Asker:
             row, fault = ended
             if row.answer is not None:
                 return row.answer
+            if row.outcome == "model_mismatch":
+                raise self.settling.mismatch(row)
             if fault is None:
                 return Failure(row.outcome, row.detail)
             if fault.kind in ROW:
@@ -162,8 +164,6 @@ class Asker:
             finally:
                 self.pace.release()  # what is left to do is ours: the server has a place free
             row = self.settling.ended(key, attempt, started, reply, worst)
-            if row.outcome == "model_mismatch":
-                self.stop(self.settling.mismatch(row))
             await self.writer.put(lambda db: self._ended(db, row))
         finally:
             self.exchanging.discard(task)
