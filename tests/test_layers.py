@@ -17,7 +17,7 @@ MODULES = {
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
     ("errors", "records", "store", "render", "quiet", "rows"),
-    ("teachers", "graders", "compliance", "pocket", "generate", "scoring"),
+    ("teachers", "graders", "compliance", "pocket", "generate", "scoring", "products"),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
     ("train", "evaluate", "testing"),
     ("recipe", "resolve", "check", "soundness"),
@@ -42,11 +42,11 @@ LAYERS = (
         "probing",
         "preflight",
     ),
-    ("cli", "cli_terms", "cli_measure", "catalogue", "copying", "chatting", "launch", "__main__"),
+    ("cli", "cli_store", "cli_terms", "cli_measure", "catalogue", "copying", "chatting", "launch", "__main__"),
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door
-MAY_BE_HEAVY = ("train", "objectives", "kernels", "generate", "recipe", "check", "testing", "cli")
+MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "recipe", "check", "testing", "cli")
 
 
 def rank(module: str) -> int | None:

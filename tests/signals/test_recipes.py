@@ -91,7 +91,11 @@ def test_a_store_that_was_emptied_is_filled_again(run: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("branch", "objective", "reason"),
     [
-        ("drawn", {"do": "divergence.reverse_kl"}, "reverse_kl cannot be right on beliefs stored by feature.sampled_tokens"),
+        (
+            "drawn",
+            {"do": "divergence.reverse_kl"},
+            "reverse_kl cannot be right on beliefs stored by feature.sampled_tokens",
+        ),
         ("likeliest", {"do": "divergence.universal_logit"}, "elicit feature.hidden_states"),
         ("likeliest", {"do": "divergence.forward_kl", "temperature": 2.0}, "cannot be tempered"),
         ("drawn", {"do": "divergence.forward_kl", "temperature": 0.5}, "cannot be tempered"),

@@ -32,7 +32,7 @@ class StoredSignals:
         self._reader = SignalReader(folder)
         self._reader.contract.check_student(where, tokenizer)
         self._places = self._reader.places(rows)
-        self._where, self._head = where, Head(folder) if self._reader.contract.form == "Dense" else None
+        self._where, self._head = where, Head.read(folder) if self._reader.contract.form == "Dense" else None
         self._same_data(rows, responses)
         self._aligned(responses)
 
@@ -79,14 +79,17 @@ class StoredSignals:
 
 
 class Head:
-    """The teacher's output embedding, kept once for all rows."""
+    """The teacher's output embedding: from a store, or as `taking.head_of` gives it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, told: dict[str, Any], scale: float) -> None:
+        self.weight_VH, self.bias_V, self.scale = told["weight"], told.get("bias"), scale
+
+    @classmethod
+    def read(cls, folder: Path) -> "Head":
         from safetensors.torch import load_file
 
         told = load_file(folder / HEAD)
-        self.weight_VH, self.bias_V = told["weight"], told.get("bias")
-        self.scale = float(told["scale"])
+        return cls(told, float(told["scale"]))
 
     def projected(self, hidden_NH: np.ndarray, device: Any = "cpu") -> Any:
         import torch

@@ -62,7 +62,7 @@ def note_fidelity(folder: Path, keys: Sequence[str], rows: Sequence[Rendered], m
     read = reader.read(reader.places(keys))
     width = addressable(tokenizer)
     logits = forced(model, tokenizer, rows, lambda _, logits_TV, hidden: logits_TV[:, :width].float().cpu())
-    head = Head(folder) if reader.contract.form == "Dense" else None
+    head = Head.read(folder) if reader.contract.form == "Dense" else None
     told: dict[str, Any] = {"positions": sum(len(row.response) for row in rows)}
     told["kl"] = kl_error(torch.cat(list(logits)), read, head)
     if isinstance(read, Kept | Draws):
