@@ -35,8 +35,9 @@ class Bridge:
     def __init__(self, student_tokenizer: Any, teacher_tokenizer: Any):
         self.student_bytes, self.teacher_bytes = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
         self.student_ends, self.teacher_ends = end_ids(student_tokenizer), end_ids(teacher_tokenizer)
-        self.matched_U = self._with_end(matched_ids(self.student_bytes, self.teacher_bytes))
-        self.first_U = self._with_end(first_ids(self.student_bytes, self.teacher_bytes))
+        self._special = _shared_special(student_tokenizer, teacher_tokenizer)
+        self.matched_U = self._with_special(matched_ids(self.student_bytes, self.teacher_bytes))
+        self.first_U = self._with_special(first_ids(self.student_bytes, self.teacher_bytes))
 
     @property
     def shared(self) -> float:
@@ -61,10 +62,19 @@ class Bridge:
             at_N[N - 1] = M - 1
         return Aligned(at_N, span_N, span_M, len(spans))
 
-    def _with_end(self, ids_U: Tensor) -> Tensor:
+    def _with_special(self, ids_U: Tensor) -> Tensor:
+        """Ends of a turn mean each other; other special tokens those of the same name."""
+        for theirs, ours in self._special.items():
+            ids_U[theirs] = ours
         for end in self.teacher_ends:
-            ids_U[end] = self.student_ends[0]
+            ids_U[end] = self._special.get(end, self.student_ends[0])
         return ids_U
+
+
+def _shared_special(student_tokenizer: Any, teacher_tokenizer: Any) -> dict[int, int]:
+    ours = dict(zip(student_tokenizer.all_special_tokens, student_tokenizer.all_special_ids))
+    theirs = zip(teacher_tokenizer.all_special_tokens, teacher_tokenizer.all_special_ids)
+    return {number: ours[name] for name, number in theirs if name in ours}
 
 
 def gathered(values: Tensor, at_N: np.ndarray) -> Tensor:
