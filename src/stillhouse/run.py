@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 
@@ -27,7 +27,7 @@ from stillhouse.scores import Evaluation, broken
 from stillhouse.steps import Data, Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
 from stillhouse.students import Students, choose_final
-from stillhouse.terms import Terms, keep_terms, screened, terms_of
+from stillhouse.terms import Terms, keep_terms, screened, teachers_in, terms_of
 
 _FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
 _UNWRITABLE = (errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -129,10 +129,9 @@ def _can_be_left_out(name: str, loaded: Loaded) -> None:
     if name not in known:
         raise RecipeError(f"--without-teacher {name}: no such teacher; {nearest(name, known)}")
     for arm, recipe in loaded.arms().items():
-        beside = [entry.do for phase in recipe.train for entry in phase.objectives if name in entry.teachers]
-        if beside:
+        if name in teachers_in(recipe.train):
             raise RecipeError(
-                f"--without-teacher {name}: {beside[0]} of arm {arm} learns beside this teacher; take the objective out"
+                f"--without-teacher {name}: the training of arm {arm} asks this teacher as it goes; take that out of `train`"
             )
 
 

@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from stillhouse.check import BASE_STUDENT, STUDENT
 from stillhouse.compliance.acknowledge import Acknowledgment
 from stillhouse.compliance.decision import Decision
@@ -182,11 +184,32 @@ def _methods(name: str, recipes: Sequence[Recipe]) -> Iterator[str]:
     for recipe in recipes:
         for branch in recipe.knowledge.values():
             for entry in branch.elicit:
-                if name == entry.teacher or (isinstance(entry.teacher, list) and name in entry.teacher):
+                if name in teachers_in(entry):
                     kind = entry.do.partition(".")[0]
                     yield {"feature": "logits", "feedback": "judge_or_reward"}.get(kind, "train_on_outputs")
-        if any(name in entry.teachers for phase in recipe.train for entry in phase.objectives):
-            yield "logits"
+            if name in teachers_in(branch.select):
+                yield "judge_or_reward"
+        for phase in recipe.train:
+            rollouts = phase.rollouts.model_dump() if phase.rollouts else {}
+            reward = rollouts.pop("reward", None)
+            for part, method in (
+                (phase.objectives, "logits"),
+                (rollouts, "train_on_outputs"),
+                (reward, "judge_or_reward"),
+            ):
+                if name in teachers_in(part):
+                    yield method
+
+
+def teachers_in(value: Any) -> set[str]:
+    """Every name under a key `teacher`, however deep."""
+    if isinstance(value, BaseModel):
+        return teachers_in(value.model_dump())
+    if isinstance(value, Mapping):
+        named = value.get("teacher")
+        mine = {named} if isinstance(named, str) else set(named or ())
+        return mine.union(*(teachers_in(each) for each in value.values()))
+    return set().union(*map(teachers_in, value)) if isinstance(value, list | tuple) else set()
 
 
 def _held_out(entry: EvaluateEntry) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def with_pocket(name):
     loaded = load_recipe(name)
     data = loaded.data
     for part in (data, *(arm for arm in (data.get("arms") or {}).values() if arm)):
-        part.update({"teachers": dict.fromkeys(part["teachers"], {"backend": "pocket"})} if "teachers" in part else {})
+        if "teachers" in part:
+            part["teachers"] = {each: {"backend": "pocket"} for each in part["teachers"]}
     return load_recipe(data, folder=loaded.folder)
 
 

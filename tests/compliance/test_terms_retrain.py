@@ -76,10 +76,29 @@ def test_an_objective_beside_that_teacher_has_to_go_first(tmp_path):
     data = recipe(tmp_path)
     data["teachers"]["pocket"] = {"backend": "pocket"}
     data["train"]["objectives"].append({"do": "divergence.forward_kl", "on": "answers", "teacher": "pocket"})
-    with pytest.raises(RecipeError, match="learns beside this teacher"):
+    with pytest.raises(RecipeError, match="asks this teacher as it goes"):
         ran(data, tmp_path, "pocket")
     with pytest.raises(RecipeError, match="did you mean 'other'"):
         ran(data, tmp_path, "othr")
+
+
+@pytest.mark.parametrize(
+    ("train", "method"),
+    [
+        ({"objectives": [{"do": "divergence.forward_kl", "on": "answers", "teacher": "other"}]}, "logits"),
+        ({"rollouts": {"on": "answers", "reward": {"do": "feedback.rate", "teacher": "other"}}}, "judge_or_reward"),
+        ({"rollouts": {"on": "answers", "teacher": "other", "top_k": 4}}, "train_on_outputs"),
+    ],
+)
+def test_a_teacher_that_training_asks_is_judged_by_what_is_taken_from_it(train, method, tmp_path):
+    data = recipe(tmp_path)
+    data["knowledge"]["answers"]["elicit"][0] = {"do": "labeling.answer", "teacher": "main"}
+    data["teachers"]["other"] = {"backend": "pocket"}
+    data["train"] |= train
+    terms = terms_of(load_recipe(data))
+    assert [t.method for t in terms.plan.by_name["other"]] == [method]
+    with pytest.raises(RecipeError, match="asks this teacher as it goes"):
+        ran(data, tmp_path, "other")
 
 
 def test_a_line_to_reach_stays_as_an_evaluation(tmp_path):

@@ -39,6 +39,8 @@ def rules(text):
         ("SSN 000-45-6789", []),
         ("call +41 44 668 18 00 or (415) 555-2671", ["phone", "phone"]),
         ("from 8.8.8.8 to 192.168.0.1 and 127.0.0.1", ["ip_address"]),
+        ("pectin methylesterase (EC 3.1.1.11), version 8.8.8.8", []),
+        ("tel. 044 668 18 00", ["phone"]),
         ("host 2001:4860:4860:0:0:0:0:8888", ["ip_address"]),
         ("12 apples and 4 pears cost 1,234.56 in 2024-11-21", []),
         ("84 / 2 = 42, 1111111111111111 and 0.1234567890123456", []),
@@ -61,6 +63,8 @@ def test_personal_data_by_pattern_and_checksum(text, found):
         ('api_key = "q8Zt4LmXv92KpRw7"', ["named_secret"]),
         ("api_key = your-own-key-goes-here", []),
         ("password: aaaaaaaaaaaaaaaaaaaa", []),
+        ("password = 'tR7#kq9Lz!'", ["named_secret"]),
+        ("password = '<your password1>'; token = tokens[index_1]; eos_token = '<|end_1|>'", []),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVPmB92K27uhbUJU1p1r", ["jwt"]),
     ],
 )

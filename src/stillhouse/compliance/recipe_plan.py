@@ -6,7 +6,6 @@ of a registry row that was read.
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from stillhouse.compliance.registry import Registry, builtin
 from stillhouse.compliance.stated import Kind
 from stillhouse.compliance.terms import TermsRecord
 from stillhouse.errors import RecipeError, nearest
+from stillhouse.teachers.asking.http import is_own
 
 __all__ = ["access_of", "card_licence", "plan_of"]
 
@@ -96,9 +96,10 @@ def access_of(backend: str, base_url: str | None, registry: Registry | None = No
         return "weights"
     if not base_url:
         return HOSTED_BY_DEFAULT.get(backend, "api:unknown")
-    host = (urlsplit(base_url if "//" in base_url else f"//{base_url}").hostname or "").lower()
-    if _is_local(host):
+    address = base_url if "//" in base_url else f"//{base_url}"
+    if is_own(address):
         return "weights"
+    host = (urlsplit(address).hostname or "").lower()
     for endpoint in known.endpoints:
         if any(fnmatchcase(host, pattern) for pattern in endpoint.hosts):
             return endpoint.access
@@ -119,15 +120,6 @@ def card_licence(folder: Path) -> str | None:
         return None  # a card that cannot be read states nothing
     licence = front.get("license") if isinstance(front, dict) else None
     return licence if isinstance(licence, str) else None
-
-
-def _is_local(host: str) -> bool:
-    """Loopback, private addresses and names without a dot: none of them can be a public service."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local"))
-    return address.is_private or address.is_loopback
 
 
 def _once(rows: Iterable[Any]) -> list[Any]:

@@ -221,7 +221,7 @@ _KEY_HEADER = r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
 _PUBLISHER = r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"
 _CARD = r"(?<![\w.,-])([3-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{1,7}|3[47]\d{2}([ -]?)\d{6}\3\d{5})(?![\w-]|[.,]\d)"
 _CALLED = r"(?i:\b(?:tel|phone|call|mobile|fax))\W{0,6}(\(?\d{2,5}\)?(?:[ ./-]\d{2,8}){1,4})(?!\w)"
-_NO_VERSION = r"(?<!ersion )(?<!elease )(?<!er\. )"
+_NO_VERSION = r"(?<!ersion )(?<!elease )(?<!er\. )(?<!EC )"  # nor an enzyme's number
 _NIR = r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b"
 
 RULES: tuple[Rule, ...] = (
