@@ -1,6 +1,7 @@
 """Reading structured answers: what must be refused, and what LaTeX and quotation marks must survive (teacher-calls 11, 14)."""
 
 import json
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from stillhouse.teachers.asking.latex import latex_mended
-from stillhouse.teachers.asking.reading import Unreadable, looks_cut, loops, read_json, read_model, refuses
+from stillhouse.teachers.asking.reading import Unreadable, looks_cut, loops, read_json, read_model
+from stillhouse.teachers.asking.refusals import refuses
 
 RECORD = {
     "question": 'Why "tides"?',
@@ -191,46 +193,33 @@ def test_what_json_writes_is_read_back(value: object) -> None:
         assert read_json(text).value == {"a": value}
 
 
-REFUSALS = [
-    "I'm sorry, but I can't help with that.",
-    "I’m sorry, but I can’t assist with that request.",
-    "I am sorry, I cannot provide instructions for that.",
-    "Sorry".replace("Sorry", "I'm really sorry, but I am unable to write this."),
-    "As an AI language model, I cannot provide medical advice.",
-    "I cannot fulfill your request. I am just an AI.",
-    "I can't help you create fake documents.",
-    "Unfortunately, I cannot assist with this.",
-    "I won't write that essay.",
-    "I'm not able to discuss this topic.",
-    "We are unable to answer that.",
-    "I must decline to answer.",
-]
-ANSWERS = [
-    "I'm sorry to hear that your cat is ill. Call a vet.",
-    "Sorry, I was wrong: the answer is 12.",
-    "I can help with that.",
-    "The hero says: I cannot help you, and leaves.",
-    "You cannot divide by zero, so there is no answer.",
-    "I can't believe it is already spring, she wrote.",
-    "I cannot stress enough that the answer is 4.",
-    "I'm sorry for the delay. Here is the code.",
-    "An AI cannot feel pain.",
-    "It won't work, because the list is empty.",
-    "As an AI language model would say: hello.",
-    "4",
-    "No.",
+LABELLED = [
+    (line[0] == "-", line[2:])
+    for line in (Path(__file__).parent / "refusals.txt").read_text(encoding="utf-8").splitlines()
+    if line.startswith(("- ", "+ "))
 ]
 
 
-@pytest.mark.parametrize("text", REFUSALS)
-def test_refusals_are_told(text: str) -> None:
-    """Bad input 6."""
-    assert refuses(text)
+def test_refusals_are_told_from_answers() -> None:
+    """Bad input 6: 201 labelled answers. Measured: precision 1.00 (95 of 95), recall 0.94 (95 of 101)."""
+    found = [(labelled, refuses(text)) for labelled, text in LABELLED]
+    right, told = found.count((True, True)), sum(said for _, said in found)
+    assert len(LABELLED) == 201
+    assert right / told >= 0.99
+    assert right / sum(labelled for labelled, _ in found) >= 0.94
 
 
-@pytest.mark.parametrize("text", ANSWERS)
-def test_answers_are_no_refusals(text: str) -> None:
-    assert not refuses(text)
+def test_no_answer_of_others_is_taken_for_a_refusal(data: Path) -> None:
+    """Answers that people and models gave to real tasks, among them letters of regret and apologies."""
+    texts = []
+    for name in ("instruct/seed_tasks.jsonl", "instruct/user_oriented_instructions.jsonl"):
+        for line in (data / name).read_text(encoding="utf-8").splitlines():
+            texts += [instance["output"] for instance in json.loads(line)["instances"]]
+    rows = json.loads((data / "preference/testset-v1.json").read_text(encoding="utf-8"))
+    for row in rows if isinstance(rows, list) else rows.values():
+        texts += [row[name] for name in ("response1", "response2") if isinstance(row, dict) and name in row]
+    assert len(texts) > 900
+    assert [text for text in texts if isinstance(text, str) and refuses(text)] == []
 
 
 @pytest.mark.parametrize(

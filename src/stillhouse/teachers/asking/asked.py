@@ -19,7 +19,7 @@ from stillhouse.teachers.asking.gate import Counts, usable
 from stillhouse.teachers.asking.keys import key_of, request_body, request_key, text_fault
 from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.online import Asker, batched_sentence
-from stillhouse.teachers.asking.reading import refuses
+from stillhouse.teachers.asking.refusals import refuses
 from stillhouse.teachers.asking.wire import WireBackend
 from stillhouse.teachers.base import (
     Answer,
@@ -101,7 +101,7 @@ class Asked:
             yield from self._streamed(source, _wire(self.backend))
             return
         else:
-            size = getattr(self.backend, "chunk", 0) or _WINDOW
+            size = getattr(self.backend, "window", 0) or getattr(self.backend, "chunk", 0) or _WINDOW
         while chunk := list(islice(source, size)):
             yield from self._chunk(chunk)
 
@@ -246,8 +246,10 @@ class Asked:
     def _asked(self, missing: dict[str, Request]) -> dict[str, Answer | Failure]:
         """Asks the backend and commits what it gave, before an error too.
 
-        A local teacher's unfinished chunk is not kept: the rest of it would be batched anew, and could differ.
+        A local teacher's unfinished chunk is not kept: the rest of it would be batched anew, and could differ. One that
+        is given a window of many chunks has each of them committed when it is whole.
         """
+        whole = self.backend.chunk if getattr(self.backend, "window", 0) else 0  # type: ignore[attr-defined]
         keys = {id(request): key for key, request in missing.items()}
         results: dict[str, Answer | Failure] = {}
         rows: list[AttemptRow] = []
@@ -257,6 +259,9 @@ class Asked:
                 key = keys.get(id(outcome.request)) or request_key(self.identity(), outcome.request)
                 results[key] = usable(outcome.result) if isinstance(outcome.result, Answer) else outcome.result
                 rows += _rows(key, outcome.result, results[key], started, self._stage)
+                if whole and len(results) % whole == 0:
+                    self._commit(rows, missing)
+                    rows, started = [], time.time()
         except BaseException:
             if not getattr(self.backend, "chunk", 0):
                 self._commit(rows, missing)

@@ -1,4 +1,4 @@
-"""Reading a complete answer: reasoning apart from the answer, refusals told, structured answers without a guess.
+"""Reading a complete answer: reasoning apart from the answer, structured answers without a guess.
 
 All of it is a pure function of the stored text, so that a better reader costs nothing. Nothing here closes what was
 left open: a text that ends inside a bracket or a string was cut off, and is rejected as that.
@@ -15,24 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from stillhouse.teachers.asking.latex import latex_mended
 
-__all__ = ["Unreadable", "looks_cut", "loops", "read_json", "read_model", "refuses", "split_reasoning"]
+__all__ = ["Unreadable", "looks_cut", "loops", "read_json", "read_model", "split_reasoning"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _MOST_CHARACTERS, _MOST_DEPTH, _MOST_DIGITS = 1 << 20, 64, 100
 _FENCE = re.compile(r"```[ \t]*(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
-_SORRY = r"(?:i['’]?m|i am|we['’]?re|we are)(?: really| very| so| truly)? sorry\b[^.!?\n]{0,40}?[,.;:!]?\s+(?:but\s+)?"
-_WILL_NOT = (
-    r"(?:i|we)(?:(?: simply| just)? (?:can['’]?t|cannot|can not|won['’]?t|will not|(?:am|are) (?:unable|not able) to|"
-    r"(?:must|have to) decline|(?:do not|don['’]?t) feel comfortable)|['’](?:m|re) (?:unable|not able) to)"
-)
-_DO = (
-    r"\s+(?:\w+\s+){0,2}(?:help|assist|provide|comply|fulfil?l|answer|answering|create|generate|write|writing|discuss|"
-    r"discussing|engage|continue|support|do)\b"
-)
-_REFUSAL = re.compile(
-    rf"\A\W*(?:unfortunately,?\s+)?(?:{_SORRY})?(?:as an ai(?: language)?(?: model| assistant)?,?\s+)?{_WILL_NOT}{_DO}",
-    re.IGNORECASE,
-)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -66,11 +53,6 @@ def split_reasoning(text: str) -> tuple[str, str]:
     if closed and _OPEN not in before:
         return before.strip(), answer.lstrip()
     return "", text
-
-
-def refuses(text: str) -> bool:
-    """Whether an answer begins by saying that it will not be given (English). Made for few false alarms."""
-    return _REFUSAL.match(text[:400]) is not None
 
 
 def loops(text: str) -> bool:
