@@ -19,6 +19,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from stillhouse.errors import RecipeError
+from stillhouse.products import faster_linears
 
 Drawer = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 _EVICT = 0.75  # of the rows still at work: below it, copying the cache costs less than carrying the dead rows
@@ -80,7 +81,8 @@ def answering(model: Any) -> Iterator[None]:
         model.eval()
         for module in checkpointed:
             module.gradient_checkpointing = False
-        yield
+        with faster_linears(model):
+            yield
     finally:
         for module in checkpointed:
             module.gradient_checkpointing = True

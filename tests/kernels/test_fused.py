@@ -9,7 +9,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.kernels import fused, positions
 from stillhouse.kernels.beliefs import Dense, Mapped, Sampled, TopK
 from stillhouse.kernels.fused import Blended, Projected, target_logprobs, token_logprobs
-from stillhouse.objectives.divergence import forward_kl, reverse_kl, universal_logit
+from stillhouse.objectives.divergence import forward_kl, generalised_jensen_shannon, reverse_kl, universal_logit
 from stillhouse.objectives.supervised import cross_entropy
 from stillhouse.testing.formulas import EVERY
 
@@ -58,6 +58,25 @@ def test_every_divergence_equals_the_naive_form(name, temperature):
     torch.testing.assert_close(
         torch.autograd.grad(fused_loss, (hidden, head)), torch.autograd.grad(naive, (hidden, head))
     )
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_equals_ligers_fused_divergence(beta):
+    """P17: Liger's beta is `teacher_weight` too; it divides by its own count of unmasked positions."""
+    liger = pytest.importorskip("liger_kernel.chunked_loss", reason="liger-kernel is not installed")
+    hidden, head, teacher_hidden, teacher_head, weight = made()
+    leaves = (hidden.requires_grad_(), head.requires_grad_())
+    labels = torch.where(weight > 0, 0, -100)
+    theirs = liger.LigerFusedLinearJSDLoss(0.0, 1.0, beta=beta, compiled=False, chunk_size=8)
+    expected = theirs(hidden, head, teacher_hidden, teacher_head, labels)
+    expected_gradients = torch.autograd.grad(expected, leaves)
+    function = {0.0: forward_kl, 1.0: reverse_kl}.get(beta, generalised_jensen_shannon)
+    knobs = {} if beta in (0.0, 1.0) else {"teacher_weight": beta}
+    share = (weight > 0).double() / (weight > 0).sum()
+    loss = function(Projected(hidden, head), Dense(Projected(teacher_hidden, teacher_head)), share, **knobs)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)  # Liger sums in float32
+    for gradient, expected_gradient in zip(torch.autograd.grad(loss, leaves), expected_gradients, strict=True):
+        assert (gradient - expected_gradient).norm() < 1e-5 * expected_gradient.norm()
 
 
 def test_cross_entropy():

@@ -53,7 +53,7 @@ def test_the_guide_and_the_trainer_have_the_same_losses_and_weights(
     }  # fmt: skip
     done = train(ours, [term], {"x": examples}, teachers={"t": teacher}, arguments=arguments, out=tmp_path, seed=0)
     losses = guide.distil(teacher.model, student.model, by_step, pad_id=0, learning_rate=0.01)
-    assert [row["loss"] for row in done.history] == pytest.approx(losses, abs=1e-5)
+    assert [row["loss"] for row in done.history] == pytest.approx(losses, rel=1e-4)
     assert losses[-1] < 0.8 * losses[0]
     # as a share of the way they went: Adam makes steps of full size out of the last bits of a gradient that is near zero
     mine, theirs = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (ours.model, student.model))

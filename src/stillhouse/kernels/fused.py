@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stillhouse.errors import RecipeError
 from stillhouse.kernels.positions import LogitsSource, Readable, compute_dtype, source_of
-from stillhouse.kernels.products import add_product_, product
+from stillhouse.products import add_product_, product
 
 # How many positions share one product with the head: enough to be worth a GEMM, few enough that [rows, V] stays small.
 CPU_CHUNK_ROWS = 128
@@ -150,7 +150,7 @@ class _ProjectedLogits:
             return hidden_nH.to(dtype) @ weight_VH.to(dtype).T
         # one buffer for all chunks: fresh pages cost as much as the arithmetic on them
         size = len(hidden_nH) * len(weight_VH)
-        if self._buffer.numel() < size:
+        if self._buffer.numel() < size or self._buffer.dtype != dtype:
             self._buffer = torch.empty(size, dtype=dtype)
         logits_nV = self._buffer[:size].view(len(hidden_nH), len(weight_VH))
         hidden_nH = hidden_nH.to(dtype)

@@ -27,6 +27,7 @@ from stillhouse.errors import RecipeError, RunFailed
 from stillhouse.generate import answering
 from stillhouse.kernels.alignment import token_bytes
 from stillhouse.kernels.fused import target_logprobs
+from stillhouse.products import faster_linears
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
 from stillhouse.render import addressable, pad_id
@@ -102,7 +103,7 @@ def train(
     beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(named)}
     _check_tokens(terms, rollouts, beside)
     identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
-    with quiet(), _lent(student.model, [term.objective for term in terms]):
+    with quiet(), _lent(student.model, [term.objective for term in terms]), faster_linears(student.model):
         trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
         trainer.packing = packing and packs_sequences(student.model)
         trainer.on_progress = on_progress

@@ -1,0 +1,92 @@
+"""Products by either library are the same sums."""
+
+import copy
+
+import pytest
+import torch
+
+from stillhouse import products
+from stillhouse.products import add_product_, faster_linears, product
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("library", ["given", "mkl"])
+def test_products_of_strided_factors(library, monkeypatch):
+    """Slices and transposes, as the fused kernel cuts them, against float64."""
+    if library == "mkl":
+        monkeypatch.setattr(products, "_LINEAR", None)
+    left, right = normal(300, 70, seed=1), normal(90, 300, seed=2)
+    for a, b in [(left[:, 10:40].T, right[3:80].T), (left.T, right.T), (left.T[:1], right[:1].T)]:
+        exact = a.double() @ b.double()
+        got = product(a, b)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-4)
+        total = normal(100, len(a), seed=3).T[:, : b.shape[1]]
+        expected = total.double() + exact
+        add_product_(total, a, b)
+        torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_half_precision_product_is_added_up_in_float32():
+    a, b = normal(4, 64, seed=1, dtype=torch.bfloat16), normal(64, 8, seed=2, dtype=torch.bfloat16)
+    total = torch.zeros(4, 8)
+    for _ in range(300):
+        add_product_(total, a, b)
+    torch.testing.assert_close(total, 300 * (a @ b).float(), rtol=1e-5, atol=1e-3)
+
+
+def test_nothing_to_multiply():
+    assert product(torch.zeros(0, 5), torch.zeros(5, 3)).shape == (0, 3)
+
+
+@pytest.fixture
+def layers(monkeypatch):
+    monkeypatch.setattr(products, "WORTH", 0)
+    monkeypatch.setattr(products, "SMALLEST", 0)
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(30, 50), torch.nn.Tanh(), torch.nn.Linear(50, 7, bias=False))
+
+
+def test_layers_give_and_learn_the_same(layers):
+    """Values and gradients of inputs, weights and biases, against float64."""
+    x = normal(2, 5, 30).requires_grad_()
+    with faster_linears(layers):
+        assert all("forward" in layers[at].__dict__ for at in (0, 2))
+        value = layers(x)
+        got = torch.autograd.grad(value.square().sum(), (x, *layers.parameters()))
+    assert not any("forward" in layer.__dict__ for layer in layers)
+    wide, x64 = copy.deepcopy(layers).double(), x.detach().double().requires_grad_()
+    exact = wide(x64)
+    torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
+    for one, other in zip(got, torch.autograd.grad(exact.square().sum(), (x64, *wide.parameters())), strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_layers_get_no_gradient(layers):
+    layers[2].requires_grad_(False)
+    x = normal(5, 30).requires_grad_()
+    with faster_linears(layers):
+        layers(x).sum().backward()
+    assert layers[2].weight.grad is None
+    assert (layers[0].weight.grad != 0).any()
+    with faster_linears(layers), torch.inference_mode():
+        torch.testing.assert_close(layers(x), layers(x.clone()))
+
+
+def test_a_copy_has_its_own_weights(layers):
+    """The reference of a training is copied from a student that is being trained."""
+    with faster_linears(layers):
+        twin = copy.deepcopy(layers)
+        with torch.no_grad():
+            layers[0].weight.zero_()
+            assert not torch.equal(twin(normal(5, 30)), layers(normal(5, 30)))
+
+
+def test_half_precision_and_autocast_go_their_own_way(layers):
+    with faster_linears(layers.bfloat16()):
+        assert layers(normal(5, 30, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with faster_linears(layers.float()), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layers(normal(5, 30)).dtype == torch.bfloat16
