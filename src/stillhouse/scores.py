@@ -14,6 +14,7 @@ import numpy as np
 
 from stillhouse.errors import RunFailed
 from stillhouse.evaluate.regression import gates, told
+from stillhouse.evaluate.judging import judged
 from stillhouse.overlap import overlaps
 from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
@@ -66,6 +67,8 @@ class Evaluation:
         found = {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
         names = [task["task"] for task in tasks]
         by_task = {name: [row for row in rows if row["task"] == name] for name in names}
+        told = [name for name, entry in zip(names, self.recipe.evaluate, strict=True) if entry.do == "judge"]
+        found["judges"] = [{"task": name, **each} for name in told for each in judged(by_task[name])]
         found["overlap"] = overlaps(names, by_task, trained)
         bounds = {entry.label: entry.may_lose for entry in self.recipe.evaluate if entry.may_lose is not None}
         return {**found, "gates": gates(tasks, found["comparisons"], bounds)} if bounds else found

@@ -278,7 +278,7 @@ def _trained(facts: RunFacts) -> str:
 
 
 def _read_by(branch: Branch, arm: Arm) -> bool:
-    """A branch that an arm words differently lies in `<branch>@<arm>`, one that its own student wrote in `<branch>@<arm>.<seed>`."""
+    """An arm that words a branch differently has its own `<branch>@<arm>`; one whose student wrote it `<branch>@<arm>.<seed>`."""
     name, _, owner = branch.steps[0]["branch"].partition("/")[0].partition("@")
     return name in arm.reads and (owner in ("", arm.name) or owner.rpartition(".")[0] == arm.name)
 

@@ -83,6 +83,7 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "declared": list(_declared(facts)),
         "screening": list(screening_lines(facts.manifest.get("screening") or {})),
         "papers": list(_papers(facts.path)),
+        "judges": (facts.scores or {}).get("judges") or [],
         "overlap": (facts.scores or {}).get("overlap") or [],
         "noted": list(tables.noted(facts.manifest.get("steps") or [])),
         "rounds": facts.manifest.get("rounds") or [],
