@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
+from stillhouse.recipe import Loaded
 from stillhouse.store import read_json
 from stillhouse.teachers.asking.budget import Budget
 
 _AMOUNT = re.compile(
     r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(usd|\$|tok|ktok|mtok|requests|h)\s*(?:,?\s*(soft|hard))?\s*$", re.IGNORECASE
 )
+_MUCH_USD = 10.0  # a run that may cost more is asked about first
+_FRAME = 1000  # characters that an elicitor puts around a prompt, at most about
 _TOKENS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000}
 
 
@@ -82,6 +85,39 @@ def _summed(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for name in ("input_tokens", "output_tokens", "usd", "uncertain_usd"):
             total[name] += row[name]
     return total
+
+
+def worst_of(loaded: Loaded, limit: int | None = None) -> dict[str, float]:
+    """Dollars that each paid teacher may take at most for what the plan asks: every prompt a token a byte, every answer
+    as long as it may be. What is in the store already and cut-off answers that are asked again are not counted.
+    """
+    from stillhouse.check import check
+    from stillhouse.steps import Teachers
+    from stillhouse.teachers.base import Sampling
+
+    teachers, found = Teachers(loaded.recipe, None), dict[str, float]()
+    for branch in check(loaded, limit=limit).branches:
+        for name, requests in branch["requests"].items():
+            price = getattr(teachers.backend(name), "price", lambda: None)() if name in loaded.recipe.teachers else None
+            if price is None or not (price.input_usd or price.output_usd):
+                continue
+            most = loaded.recipe.teachers[name].sampling.get("max_tokens", Sampling().max_tokens)
+            prompt = branch["prompt_chars"] / max(1, branch["seeds"]) + _FRAME
+            found[name] = found.get(name, 0.0) + requests * price.cost(round(prompt), most)
+    return found
+
+
+def ask_first(loaded: Loaded, *, budget: str | None, limit: int | None) -> None:
+    """Refuses a run that may cost much and that nobody has limited or said yes to."""
+    if budget or loaded.recipe.budget:
+        return
+    worst = worst_of(loaded, limit)
+    total = sum(worst.values())
+    if total > _MUCH_USD:
+        who = ", ".join(f"{name} ${usd:.2f}" for name, usd in worst.items())
+        raise RecipeError(
+            f"this run may cost up to about ${total:.2f} ({who}); say --yes, or limit it with --budget {_MUCH_USD:g}usd"
+        )
 
 
 def _kept(manifest: dict[str, Any]) -> int:

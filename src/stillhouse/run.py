@@ -44,6 +44,7 @@ class Options:
     quiet: bool = False
     command: str = ""
     on: Literal["ray"] | None = None
+    retry: tuple[str, ...] = ()  # reasons (truncated, refused ...) whose requests are asked once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,9 @@ class _Stages:
         watch = Watch(self.recipe.screening.secrets, self.recipe.screening.egress)
         budget = budget_of(options.budget or self.recipe.budget)
         self.calls = Calls(
-            store, run=self.manifest["run_id"], budget=budget, watch=watch, say=progress.say, on=options.on
-        )
+            store, run=self.manifest["run_id"], budget=budget, retry=options.retry, watch=watch, say=progress.say,
+            on=options.on,
+        )  # fmt: skip
         self.manifest["store"] = str(self.calls.store.folder.resolve())
 
     def _manifest(self) -> dict[str, Any]:
@@ -218,6 +220,7 @@ class _Stages:
             "teachers": old.get("teachers", []),
             "calls": old.get("calls", {}),
             "prices": old.get("prices", {}),
+            "retried": old.get("retried", 0) + bool(self.options.retry),
             "seconds": old.get("seconds", {}),
             "attempts": [*old.get("attempts", []), time.time()],
         }
@@ -288,7 +291,10 @@ class _Stages:
 
     def _work(self, recipe: Recipe, teachers: Teachers) -> Knowledge:
         folder, options = self.loaded.folder, self.options
-        return Knowledge(recipe, folder, self.folder, teachers, self.progress, options.limit, options.without)
+        retried = self.manifest["retried"]
+        return Knowledge(
+            recipe, folder, self.folder, teachers, self.progress, options.limit, options.without, retried=retried
+        )
 
     def _drawn(self, arm: str, name: str, steps: list[dict[str, Any]]) -> dict[int, int]:
         """How many rows each selector kept in the arm that this one stands against: selectors are run once."""

@@ -141,6 +141,7 @@ class Knowledge:
     last: Data | None = None  # what the round before ended with, for a branch that carries it on
     pool: Data | None = None  # what all rounds before have kept
     union: bool = False  # whether this round's rows join the pool
+    retried: int = 0  # how often failed requests were asked once more: each time the steps that ask are done again
     drawn: Mapping[int, int] = field(default_factory=dict)  # step number -> how many rows a drawn selector keeps
     steps: list[dict[str, Any]] = field(default_factory=list)
 
@@ -232,6 +233,8 @@ class Knowledge:
             parts["pool"] = self.pool.stamp
         if getattr(step.entry, "drawn", False):
             parts["rows"] = self.drawn.get(step.number)
+        if self.retried and step.kind == "elicit":
+            parts["retried"] = self.retried
         new = fingerprint(parts)
         record = _stamp(step.folder)
         if record is None or record["hash"] != new:
