@@ -57,7 +57,7 @@ def test_the_guide_and_the_trainer_have_the_same_losses_and_weights(
     assert losses[-1] < 0.8 * losses[0]
     # as a share of the way they went: Adam makes steps of full size out of the last bits of a gradient that is near zero
     mine, theirs = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (ours.model, student.model))
-    assert (mine - theirs).norm() < 1e-3 * (theirs - start).norm()
+    assert (mine - theirs).norm() < 5e-3 * (theirs - start).norm()
 
 
 def test_the_guide_runs_as_a_script(guide, student, teacher, tools, tmp_path, monkeypatch, capsys):
