@@ -53,6 +53,7 @@ def main() -> int:
         "threads": 1,
         "every": options.every,
         "steps": options.every * (options.turns + 1),
+        "checkpointing": options.checkpointing,
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
