@@ -1,33 +1,30 @@
 """The conformance kit (`stillhouse.testing.conformance`) run on this library and on the losses of others, as installed.
 
-    python benchmarks/conformance_peers.py
+    pip install --no-deps --target PEERS liger-kernel==0.8.5 torchtune==0.6.1 nvidia-modelopt==0.47.0 ms-swift==4.6.0
+    PYTHONPATH=PEERS python benchmarks/conformance_peers.py
 
 Prints a table and writes `results/conformance_peers.json`. What is not installed is left out. Each wrapper gives an
 implementation what it asks for and no more: where it cannot be told the window's count of targets, it divides by its own.
 """
 
 import importlib.util
-import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
+from timing.record import RESULTS, about, write
 
 from stillhouse.kernels.beliefs import Dense, Sampled, TopK
 from stillhouse.objectives import divergence
 from stillhouse.testing.conformance import Subject, examine, table
 from stillhouse.testing.formulas import FORMULAS
 
-HERE = Path(__file__).resolve().parent
 SEED = 0
 
 
@@ -45,21 +42,13 @@ def main() -> int:
             reports[subject.name] = examine(subject)
     for line in table(reports):
         print(line)
-    result = {
-        "benchmark": "conformance of distillation losses",
-        "command": " ".join(["python", "benchmarks/conformance_peers.py", *sys.argv[1:]]),
-        "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "src") else ""),
-        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "seed": SEED,
-        "versions": {
-            name: _version(name)
-            for name in ("torch", "trl", "liger-kernel", "torchtune", "nvidia-modelopt", "ms-swift")
-        },
-        "findings": {name: [asdict(finding) for finding in report] for name, report in reports.items()},
-    }
-    path = HERE / "results" / "conformance_peers.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    packages = ("torch", "trl", "liger-kernel", "torchtune", "nvidia-modelopt", "ms-swift")
+    result = about(
+        "conformance of distillation losses", threads=1, seed=SEED, forced=True, packages=packages,
+        paths=["src/stillhouse/testing", "benchmarks/conformance_peers.py"],
+    )  # fmt: skip
+    findings = {name: [asdict(finding) for finding in report] for name, report in reports.items()}
+    write(RESULTS / "conformance_peers.json", {**result, "findings": findings})
     return 0
 
 
@@ -201,17 +190,6 @@ def _single_file(package: str, path: str) -> Any:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True).stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

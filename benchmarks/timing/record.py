@@ -16,6 +16,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results"
 PACKAGES = ("torch", "transformers", "accelerate", "trl", "liger-kernel")
+MEASURED = tuple(f"src/stillhouse/{name}" for name in ("kernels", "objectives", "products.py", "generate.py", "train"))
 
 
 def refuse_a_busy_machine(force: bool) -> None:
@@ -25,17 +26,19 @@ def refuse_a_busy_machine(force: bool) -> None:
         sys.exit(f"the load is {load:.1f} on {cores} cores: wait, or give --force (the result will say so)")
 
 
-def about(name: str, *, threads: int, seed: int, forced: bool, paths: Sequence[str] = ()) -> dict[str, Any]:
-    """Commit, machine, command and versions; `paths` are what the result depends on beside `src`."""
+def about(
+    name: str, *, threads: int, seed: int, forced: bool, paths: Sequence[str] = (), packages: Sequence[str] = PACKAGES
+) -> dict[str, Any]:
+    """Commit, machine, command and versions; `paths` are what the result depends on beside the library's own parts."""
     model = re.search(r"model name\s*:\s*(.+)", _text("/proc/cpuinfo"))
-    dirty = _git("status", "--porcelain", "src/stillhouse/kernels", "src/stillhouse/train", *paths)
+    dirty = _git("status", "--porcelain", *MEASURED, *paths)
     return {
         "benchmark": name,
         "command": " ".join(["python", *sys.argv]),
         "commit": _git("rev-parse", "HEAD") + ("-dirty" if dirty else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores, {threads} thread(s) used",
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in packages},
         "seed": seed,
         "load_before": os.getloadavg(),
         "forced": forced,
