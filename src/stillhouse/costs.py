@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
-from stillhouse.recipe import Loaded
+from stillhouse.recipe import Loaded, TeacherEntry
+from stillhouse.resolve import PACKAGE, import_file
 from stillhouse.store import read_json
 from stillhouse.teachers.asking.budget import Budget
+from stillhouse.teachers.asking.wire import Price
 
 _AMOUNT = re.compile(
     r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(usd|\$|tok|ktok|mtok|requests|h)\s*(?:,?\s*(soft|hard))?\s*$", re.IGNORECASE
@@ -92,19 +94,25 @@ def worst_of(loaded: Loaded, limit: int | None = None) -> dict[str, float]:
     as long as it may be. What is in the store already and cut-off answers that are asked again are not counted.
     """
     from stillhouse.check import check
-    from stillhouse.steps import Teachers
     from stillhouse.teachers.base import Sampling
 
-    teachers, found = Teachers(loaded.recipe, None), dict[str, float]()
+    prices = {name: _price(entry) for name, entry in loaded.recipe.teachers.items()}
+    found: dict[str, float] = {}
     for branch in check(loaded, limit=limit).branches:
         for name, requests in branch["requests"].items():
-            price = getattr(teachers.backend(name), "price", lambda: None)() if name in loaded.recipe.teachers else None
+            price = prices.get(name)
             if price is None or not (price.input_usd or price.output_usd):
                 continue
             most = loaded.recipe.teachers[name].sampling.get("max_tokens", Sampling().max_tokens)
             prompt = branch["prompt_chars"] / max(1, branch["seeds"]) + _FRAME
             found[name] = found.get(name, 0.0) + requests * price.cost(round(prompt), most)
     return found
+
+
+def _price(entry: TeacherEntry) -> Price | None:
+    """What a teacher behind a server takes; None for local ones."""
+    kind = import_file(PACKAGE / "teachers" / f"{entry.backend}.py").Teacher
+    return kind(**entry.knobs).price() if hasattr(kind, "price") else None
 
 
 def ask_first(loaded: Loaded, *, budget: str | None, limit: int | None) -> None:

@@ -1,0 +1,112 @@
+"""From a recipe and the command line against the fake provider: batches, retries, consent, and books that balance."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stillhouse import distill
+from stillhouse.books import audit
+from stillhouse.costs import ask_first, cost_of, worst_of
+from stillhouse.errors import RecipeError
+from stillhouse.recipe import load_recipe
+from stillhouse.run import Options, execute
+from stillhouse.testing.provider import BatchStep, FakeProvider, Step, status
+
+
+@pytest.fixture
+def recipe_at(tmp_path: Path) -> Callable[..., Path]:
+    """A recipe of twelve seeds, one elicitor and the given teacher, with a store of its own."""
+
+    def write(**teacher: Any) -> Path:
+        seeds = tmp_path / "seeds.jsonl"
+        seeds.write_text(
+            "".join(json.dumps({"prompt": f"What is {n} plus 1?", "answer": str(n + 1)}) + "\n" for n in range(12))
+        )
+        main = {"price": {"in": 1e3, "out": 1e3}, "terms": {"own_rights": "ours"}, **teacher}
+        recipe = {
+            "name": "paid",
+            "use": {"purpose": "research", "distributes": []},
+            "store": str(tmp_path / "store"),
+            "teachers": {"main": main},
+            "knowledge": {
+                "answers": {
+                    "seeds": {"do": "file", "path": str(seeds), "prompt": "prompt", "reference": "answer"},
+                    "elicit": [{"do": "labeling.answer", "teacher": "main"}],
+                },
+            },
+        }  # fmt: skip
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+def test_a_recipe_that_asks_in_batches(recipe_at: Callable[..., Path], tmp_path: Path, backend: str) -> None:
+    price = {"in": 1e3, "out": 1e3, "batch": 0.5}
+    with FakeProvider("It is 7.", batches=[BatchStep(ends="expired", unanswered=3)]) as provider:
+        made = recipe_at(backend=backend, model="fake", base_url=provider.url, transport="batch", price=price)
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        assert [len(batch.items) for batch in provider.batches.made] == [12, 3]
+        assert audit(run.path)["problems"] == []
+        found = cost_of(run.path)
+        bill = (provider.billed_input + provider.billed_output) * 1e3 / 1e6 / 2
+        assert found["usd"] == pytest.approx(bill)
+        for view in ("teachers", "stages", "outcomes"):
+            assert sum(each["usd"] for each in found[view].values()) == pytest.approx(bill)
+        assert found["batches"]["usd"] == pytest.approx(bill)
+        assert found["usd_per_kept"] == pytest.approx(bill / 12)
+        assert found["retries"]["attempts"] == 3
+        assert found["prices"]["main"]["id"] == "recipe, batch at 0.5"
+
+
+def test_costs_count_what_failed(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
+    """Retries, refusals and cut-off answers are in the total, and the total is the provider's bill."""
+    tape = {
+        "3 plus": [status(500), status(500)],
+        "5 plus": [Step(finish="content_filter")],
+        "7 plus": [Step(finish="length")] * 9,
+    }
+    with FakeProvider("It is 7.", by_prompt=tape) as provider:
+        made = recipe_at(backend="openai", model="fake", base_url=provider.url)
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        found = cost_of(run.path)
+        assert found["usd"] == pytest.approx((provider.billed_input + provider.billed_output) / 1e3)
+        assert {name: sum(each["attempts"].values()) for name, each in found["outcomes"].items()} == {
+            "answered": 10, "refused": 1, "transient": 2, "truncated": 3,
+        }  # fmt: skip
+        assert found["kept"] == 10
+        assert audit(run.path)["problems"] == []
+
+
+def test_what_failed_is_asked_once_more_when_told_to(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
+    with FakeProvider("It is 7.", by_prompt={"7 plus": [Step(finish="length")] * 3}) as provider:
+        made = load_recipe(recipe_at(backend="openai", model="fake", base_url=provider.url))
+        first = execute(made, tmp_path / "run", Options(quiet=True))
+        assert first.manifest["steps"][1]["lost"] == {"truncated": 1}
+        asked = len(provider.requests)
+        execute(made, tmp_path / "run", Options(quiet=True))
+        assert len(provider.requests) == asked
+        again = execute(made, tmp_path / "run", Options(quiet=True, retry=("truncated",)))
+        assert (again.manifest["steps"][1]["lost"], again.manifest["steps"][1]["out"]) == ({}, 12)
+        assert len(provider.requests) == asked + 1
+        assert audit(again.path)["problems"] == []
+        execute(made, tmp_path / "run", Options(quiet=True))
+        assert len(provider.requests) == asked + 1
+
+
+def test_a_run_that_may_cost_much_is_asked_about_first(recipe_at: Callable[..., Path]) -> None:
+    made = load_recipe(recipe_at(backend="openai", model="m", base_url="https://api.example.com/v1"))
+    worst = worst_of(made)["main"]
+    assert worst > 12 * 512 * 1e3 / 1e6
+    with pytest.raises(RecipeError, match=r"up to about \$.*--yes, or limit it with --budget"):
+        ask_first(made, budget=None, limit=None)
+    ask_first(made, budget="5usd", limit=None)
+    ask_first(made, budget=None, limit=1)
+    free = load_recipe(recipe_at(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", price=None))
+    assert worst_of(free) == {}
