@@ -31,6 +31,7 @@ from stillhouse.evaluate.compare import paired, single  # noqa: E402
 from stillhouse.store import read_jsonl  # noqa: E402
 
 PER_TOKEN = ("nll", "teacher_nll", "kl_from_teacher", "kl_to_teacher", "agreements")
+NEAR = 0.05  # nats a token: what counts as no difference (methods 3.5)
 Table = dict[tuple[str, str, str], np.ndarray]  # (task, arm, metric) -> values_SI
 
 
@@ -112,10 +113,16 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 def judged(each: Expectation, table: Table) -> dict[str, Any]:
     """The difference arm - control, and whether it is as was expected: clear of nought, on the right side."""
     interval = paired(*(table[each.task, arm, each.metric] for arm in (each.arm, each.control)))
+    if each.better == "near":
+        return {**_told(each, interval), "holds": -NEAR < interval.low and interval.high < NEAR}
     lower_is_better = each.metric not in ("agreements", "score", "distinct")
     better = interval.high < 0 if (lower_is_better or each.better == "lower") else interval.low > 0
+    return {**_told(each, interval), "holds": better != (each.better == "not")}
+
+
+def _told(each: Expectation, interval: Any) -> dict[str, Any]:
     told = {"task": each.task, "arm": each.arm, "against": each.control, "metric": each.metric}
-    return {**told, "expected": each.better, **_interval(interval), "holds": better != (each.better == "not")}
+    return {**told, "expected": each.better, **_interval(interval)}
 
 
 def _interval(interval: Any) -> dict[str, Any]:

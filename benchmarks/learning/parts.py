@@ -19,7 +19,8 @@ class Expectation:
     control: str
     metric: str
     task: str = "held_out"
-    better: str = "lower"  # `higher`; or `not`: a negative control, which must not be better
+    # `lower` or `higher`; `not`: a negative control, which must not be better; `near`: the interval lies within +-0.05
+    better: str = "lower"
 
 
 @dataclass(frozen=True)
