@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 from train_helpers import make_model, make_tokenizer
 
 import stillhouse
 from stillhouse.check import check
+from stillhouse.errors import RecipeError
 from stillhouse.progress import Progress
 from stillhouse.recipe import load_recipe
+from stillhouse.records import user
 from stillhouse.resolve import names
+from stillhouse.scoring import Scorer
 from stillhouse.steps import Data, Teachers
 from stillhouse.students import Students
+from stillhouse.teachers.calls import Calls
 from stillhouse.train.student import Student, save_student
 
 TEACHER = {"on": "answers", "teacher": "main"}
@@ -159,7 +164,7 @@ def trained(ground: Any, out: Path, train: Any, student: dict[str, Any] | None =
     with Progress(out, quiet=True) as progress:
         work = Students(out, loaded.folder, progress, {"main": branches})
         for arm, one in loaded.arms().items():
-            work.train(arm, one, 0, Teachers(one, None))
+            work.train(arm, one, 0, Teachers(one, Calls(None, run="reach")))
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -190,3 +195,57 @@ def test_it_trains_from_a_recipe(name: str, ground: Any, tmp_path: Path) -> None
     assert max(row["grad_norm"] for row in rows) > 1e-6
     if name not in ONLY_GRADIENTS:
         assert losses[-1] < losses[0]
+
+
+def test_the_filters_of_ted_go_on_to_the_next_phase(ground: Any, tmp_path: Path) -> None:
+    """R29: in stage 1 the student does not change; stage 2 begins with the filters that stage 1 learned."""
+    entry = {"do": "similarity.task_aware", "on": "answers", "teacher": "wide"}
+    rows = trained(ground, tmp_path, [phase([{**entry, "stage": 1}]), phase([{**entry, "stage": 2}])])
+    first = [row["loss"] for row in rows if row["phase"] == 0]
+    second = [row["loss"] for row in rows if row["phase"] == 1]
+    assert first[-1] < first[0]
+    assert second[-1] < second[0]
+    plain = phase([{"do": "supervised.cross_entropy", "on": "answers"}])
+    ends = []
+    for name, train in {"with": [plain, phase([{**entry, "stage": 1}])], "without": [plain]}.items():
+        (tmp_path / name).mkdir()
+        trained(ground, tmp_path / name, train)
+        ends.append(load_file(tmp_path / name / "students" / "main" / "0" / "model.safetensors"))
+    assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
+    with pytest.raises(RecipeError, match="put a phase before this one"):
+        trained(ground, tmp_path / "with", phase([{**entry, "stage": 2}]))
+
+
+def test_a_reward_model_prefers_what_it_was_taught_to_prefer(ground: Any, tmp_path: Path) -> None:
+    """Eq. 12: saved, loaded by its own scorer, right on the pairs it saw."""
+    more = phase([{"do": "reinforcement.bradley_terry", "on": "ranked"}])
+    more["args"]["max_steps"] = 40
+    trained(ground, tmp_path, more, {"kind": "reward"})
+    scorer = Scorer(tmp_path / "students" / "main" / "0")
+    pairs = [
+        (user(f"say {word} {n}"), f"{word} is\n{said} {n}")
+        for n, word in enumerate("abcdefgh")
+        for said in ("here", "not")
+    ]
+    scores = scorer.scores(pairs)
+    assert sum(good > bad for good, bad in zip(scores[::2], scores[1::2])) >= 7
+
+
+def test_a_classifier_learns_its_labels(ground: Any, tmp_path: Path) -> None:
+    folder, recipe, branches = ground
+    rows = [{"prompt": f"is {n} odd", "label": ("no", "yes")[n % 2]} for n in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seeds = {"do": "file", "path": str(tmp_path / "rows.jsonl"), "reference": "label"}
+    labels = {"labels": {"seeds": seeds, "elicit": [{"do": "labeling.reference"}]}}
+    made = {"name": "labels", "use": recipe["use"], "knowledge": labels}
+    run = stillhouse.distill(made, out=tmp_path / "run", quiet=True)
+    found = sorted((run.path / "knowledge" / "labels").glob("*/out.jsonl"))[-1]
+    more = phase([{"do": "supervised.cross_entropy", "on": "labels"}])
+    more["args"] |= {"max_steps": 40, "learning_rate": 0.02}
+    wider = {**recipe, "knowledge": {**recipe["knowledge"], **labels}}
+    told = {"kind": "classifier", "labels": ["no", "yes"]}
+    trained((folder, wider, {**branches, "labels": Data(found, "labels")}), tmp_path, more, told)
+    scorer = Scorer(tmp_path / "students" / "main" / "0")
+    assert scorer.labels == ["no", "yes"]
+    answers = scorer.classes([user(row["prompt"]) for row in rows])
+    assert sum(answer == row["label"] for answer, row in zip(answers, rows)) >= 7
