@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Seed, user
-from stillhouse.selection.dedup import exact, minhash, rouge, semantic
+from stillhouse.records import Example, Seed, user
+from stillhouse.selection.dedup import conflicting, exact, minhash, rouge, semantic
 from stillhouse.selection.minhash import Index, Shingler, bands, jaccard
 from stillhouse.selection.tokens import _WORD, words
 
@@ -47,6 +47,13 @@ def test_rouge_keeps_what_comparing_every_pair_with_rouge_score_keeps(lists: lis
             pool.append(text)
     seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
     assert [record.prompt[0].content for record, why in rouge(seeds, threshold=threshold) if why is None] == pool
+
+
+def test_r01_a_prompt_with_two_answers_goes_whole() -> None:
+    given = [("a", "1"), ("b", "2"), ("a", "1 "), ("b", "3"), ("c", "4")]
+    rows = [Example(str(i), user(prompt), response) for i, (prompt, response) in enumerate(given)]
+    assert [why for _, why in conflicting(rows)] == [None, "conflicting", None, "conflicting", None]
+    assert [why for _, why in conflicting(rows, at_most=2)] == [None] * 5
 
 
 def test_rouge_reindexes_as_the_pool_grows_and_still_finds_old_members() -> None:

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Record
+from stillhouse.records import Example, Record
 from stillhouse.selection import embedding
 from stillhouse.selection.minhash import NearDuplicates, Shingler
 from stillhouse.selection.novelty import Pool
-from stillhouse.selection.texts import Side, text_of
+from stillhouse.selection.texts import Side, replayed, text_of
 from stillhouse.selection.tokens import words
 
 _WORDS_AT_ONCE = 1 << 16
 
-__all__ = ["exact", "minhash", "rouge", "semantic"]
+__all__ = ["conflicting", "exact", "minhash", "rouge", "semantic"]
 
 
 def exact(
@@ -31,9 +31,28 @@ def exact(
         text = text_of(record, on)
         if ignore_whitespace:
             text = "".join(text.split())
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        digest = _digest(text)
         yield record, "duplicate" if digest in seen else None
         seen.add(digest)
+
+
+def conflicting(records: Iterable[Example], *, at_most: int = 1) -> Iterator[tuple[Example, str | None]]:
+    """Drops all examples of a prompt that has more than `at_most` different answers: at least one of them is wrong.
+
+    For sets with one answer to a prompt (instances of a task), not for samples that are to be ranked. Read twice; held: a hash
+    per prompt and answer. Reason: "conflicting". Source: R01 (same input, different outputs: the task is dropped).
+    """
+    again = replayed(records)
+    answers: dict[bytes, set[bytes]] = {}
+    for record in again:
+        answers.setdefault(_digest(text_of(record, "prompt")), set()).add(_digest(text_of(record, "response").strip()))
+    for record in again:
+        several = len(answers[_digest(text_of(record, "prompt"))]) > at_most
+        yield record, "conflicting" if several else None  # type: ignore[misc]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def rouge(

@@ -6,6 +6,7 @@ released definitions differ and are not interchangeable: a ratio of mean token l
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
@@ -13,7 +14,7 @@ from stillhouse.records import Example, Prompt, user
 from stillhouse.selection.embedding import chunks
 from stillhouse.selection.texts import instruction_text, replayed
 
-__all__ = ["ifd_by_losses", "ifd_by_perplexities", "reverse_ifd"]
+__all__ = ["ifd_by_losses", "ifd_by_perplexities", "less", "likely", "reverse_ifd"]
 
 GUESS = (
     "Here is an answer that somebody gave:\n\n{answer}\n\nWrite the request that this answer fulfils, and nothing else."
@@ -61,6 +62,71 @@ def reverse_ifd(
     chosen = _kept(records, share, -below, _guessed, model)
     for record, reason in chosen:
         yield record, reason if reason in (None, "no_score") else "reverse_ifd_too_high"
+
+
+def likely(
+    records: Iterable[Example], *, model: str, keep: int | None = None, at_least: float | None = None
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the answers that a local model finds likeliest, by mean log-probability of their tokens under the prompt.
+
+    The `keep` highest, or all from `at_least` (nats, below 0). Reasons: "unlikely", "no_score". Source: R55 (InPars keeps
+    the 10,000 queries of the highest mean log-probability).
+    """
+    if keep is None and at_least is None:
+        raise RecipeError("influence.likely: neither keep nor at_least is given; write one of them")
+    meter, again = Meter(model), replayed(records)
+    scores: _Scores = []
+    for part in chunks(again):
+        losses = meter.losses([(example.prompt, example.response) for example in part])
+        scores += [None if loss is None else -loss for loss in losses]
+    told = sorted((score for score in scores if score is not None), reverse=True)
+    least = told[keep - 1] if keep is not None and 0 < keep < len(told) else -math.inf
+    least = max(least, at_least if at_least is not None else -math.inf)
+    for record, score in zip(again, scores, strict=True):
+        yield record, "no_score" if score is None else None if score >= least else "unlikely"  # type: ignore[misc]
+
+
+def less(
+    records: Iterable[Example],
+    *,
+    model: str,
+    path: Path,
+    share: float,
+    prompt: str = "prompt",
+    reference: str = "reference",
+    rank: int = 8,
+    warm_up: int = 64,
+    learning_rate: float = 1e-3,
+    targets: int = 64,
+    seed: int = 0,
+) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the `share` of examples whose gradient points most where a few examples of the target task point (LESS).
+
+    `path` holds rows of the target task with `prompt` and `reference` (never the test items). Gradients are those of a LoRA of
+    `rank` on the local `model` after `warm_up` examples; the score is the cosine with the mean of the first `targets` target
+    gradients. One backward pass per record, one vector held. Plain gradients, not Adam's, and no random projection: for small
+    models. Reasons: "little_influence", "no_score" (too long, or nothing to score). Source: 4.10's kin, LESS (arXiv 2402.04333).
+    """
+    if not 0 < share <= 1:
+        raise RecipeError(f"influence.less: share is {share}; write the share of examples to keep, above 0, up to 1")
+    import torch
+
+    from stillhouse.seeds import file
+    from stillhouse.selection.lora_gradients import Gradients
+
+    wanted = [s for s in file(path=path, prompt=prompt, reference=reference, limit=targets) if s.reference is not None]
+    again, gradients = replayed(records), Gradients(model, rank, seed)
+    gradients.warmed_up(((r.prompt, r.response) for r in again), warm_up, learning_rate)  # type: ignore[union-attr]
+    aims = [each for each in gradients.of((s.prompt, s.reference or "") for s in wanted) if each is not None]
+    if not aims:
+        raise RecipeError(f"influence.less: {path} holds no row with {prompt} and {reference} that fits the model")
+    aim_W = torch.stack(aims).mean(dim=0)
+    pairs = ((r.prompt, r.response) for r in again)  # type: ignore[union-attr]
+    scores = [None if each is None else float(each @ aim_W) for each in gradients.of(pairs)]
+    told = sorted((score for score in scores if score is not None), reverse=True)
+    least = told[min(max(round(share * len(scores)), 1), len(told)) - 1] if told else 0.0
+    for record, score in zip(again, scores, strict=True):
+        yield record, "no_score" if score is None else None if score >= least else "little_influence"  # type: ignore[misc]
 
 
 def _ratios(meter: "Meter", examples: Sequence[Example], ratio: Callable[[float, float], float]) -> _Scores:

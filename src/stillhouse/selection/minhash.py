@@ -30,13 +30,12 @@ class Shingler:
         flat = np.array(self._numbers(documents), dtype=np.uint64)
         mixed = _mixed(flat, size)
         found, start = [], 0
-        for tokens in documents:
-            end = start + len(tokens)
-            if len(tokens) >= size or not tokens:
-                found.append(mixed[start : max(end - size + 1, start)])
+        for length in map(len, documents):
+            if length >= size or not length:
+                found.append(mixed[start : start + max(length - size + 1, 0)])
             else:
-                found.append(_mixed(flat[start:end], len(tokens)))
-            start = end
+                found.append(_mixed(flat[start : start + length], length))
+            start += length
         return found
 
     def _numbers(self, documents: Sequence[Sequence[str]]) -> list[int]:
@@ -67,11 +66,11 @@ def jaccard(a: set[int], b: set[int]) -> float:
 
 
 def bands(threshold: float, permutations: int, recall: float = 0.99) -> tuple[int, int]:
-    """The most rows R per band (fewest false candidates) that still find a pair at the threshold with `recall`."""
+    """The most rows R per band (fewest false candidates), and then the fewest bands B, that find a pair with `recall`."""
     for rows in range(permutations, 1, -1):
-        count = permutations // rows
-        if 1 - (1 - threshold**rows) ** count >= recall:
-            return count, rows
+        for number in range(1, permutations // rows + 1):
+            if 1 - (1 - threshold**rows) ** number >= recall:
+                return number, rows
     return permutations, 1
 
 
@@ -124,9 +123,17 @@ class Index:
 
     def owners(self, keys_NB: np.ndarray) -> np.ndarray:
         """The document of each key, -1 where it is new; keys of any shape."""
+        return self.looked_up(keys_NB)[0]
+
+    def looked_up(self, keys_NB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The document of each key, -1 where it is new, and which keys stand in the array more than once."""
         flat = keys_NB.ravel()
         order = np.argsort(flat)
         wanted, found = flat[order], np.full(len(flat), -1, dtype=np.int64)
+        equal = wanted[1:] == wanted[:-1]
+        twice = np.zeros(len(flat), dtype=bool)
+        twice[order[1:][equal]] = True
+        twice[order[:-1][equal]] = True
         for keys, documents in self._runs:
             at = np.searchsorted(keys, wanted)
             at[at == len(keys)] = 0
@@ -134,7 +141,7 @@ class Index:
             found[hit] = documents[at[hit]]
         out = np.empty_like(found)
         out[order] = found
-        return out.reshape(keys_NB.shape)
+        return out.reshape(keys_NB.shape), twice.reshape(keys_NB.shape)
 
     def add(self, keys: np.ndarray, documents: np.ndarray) -> None:
         """Keys that it does not hold yet, in the order of their documents; of equal ones the first counts."""
@@ -164,14 +171,13 @@ class Kept:
 
     def add(self, documents: Sequence[np.ndarray]) -> None:
         start = self._ends[-1]
-        end = start + sum(map(len, documents))
+        lengths = list(map(len, documents))
+        end = start + sum(lengths)
         if end > len(self._flat):
             self._flat = np.concatenate([self._flat[:start], np.empty(max(end, len(self._flat)), dtype=np.uint32)])
         if documents:
             np.concatenate(documents, out=self._flat[start:end])
-        for shingles_S in documents:
-            start += len(shingles_S)
-            self._ends.append(start)
+        self._ends.extend((start + np.cumsum(lengths)).tolist())
 
 
 class NearDuplicates:
@@ -191,8 +197,7 @@ class NearDuplicates:
         if not rows:
             return near
         keys_NB = self._signer.keys([documents[row] for row in rows])
-        owners_NB = self._index.owners(keys_NB)
-        twice_NB = _repeated(keys_NB)
+        owners_NB, twice_NB = self._index.looked_up(keys_NB)
         local: dict[int, int] = {}
         doubtful = np.flatnonzero(((owners_NB >= 0) | twice_NB).any(axis=1))
         for n in doubtful.tolist():
@@ -222,14 +227,3 @@ class NearDuplicates:
         new_NB = owners_NB[kept] < 0
         numbers_NB = np.broadcast_to(np.arange(first, first + len(kept))[:, None], new_NB.shape)
         self._index.add(keys_NB[kept][new_NB], numbers_NB[new_NB])
-
-
-def _repeated(keys_NB: np.ndarray) -> np.ndarray:
-    """Which keys stand in the array more than once."""
-    flat = keys_NB.ravel()
-    order = np.argsort(flat)
-    equal = flat[order][1:] == flat[order][:-1]
-    out = np.zeros(len(flat), dtype=bool)
-    out[order[1:][equal]] = True
-    out[order[:-1][equal]] = True
-    return out.reshape(keys_NB.shape)

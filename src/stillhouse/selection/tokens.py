@@ -13,10 +13,11 @@ _WORD = re.compile(
 )
 
 
-_ASCII_WORD = re.compile(r"[a-z0-9]+")  # what the above finds in such a text, several times as fast
+# of plain text the same words, several times as fast: letters in lower case, a blank for everything else
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 
 
 def words(text: str) -> list[str]:
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        return text.translate(_ASCII).split()
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
