@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError
@@ -44,7 +44,8 @@ class Calls:
     `run` names the run in the ledger: what it spent before counts against its `budget`. `retry` lists failures
     (truncated, refused, empty, context_overflow) to be asked again instead of being remembered. `max_stall` is how many
     seconds an endpoint may be down before the run stops. `watch` screens what leaves. `say` tells a person what they should
-    know while it happens (a batch was sent, another model answers). Close it, or use it as a context manager.
+    know while it happens (a batch was sent, another model answers). `on` "ray" spreads what local teachers generate.
+    Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Calls:
         clock: Clock | None = None,
         watch: Watch | None = None,
         say: Callable[[str], None] = _log.warning,
+        on: Literal["ray"] | None = None,
     ) -> None:
-        self.store = AnswerStore(store)
+        self.store, self.on = AnswerStore(store), on
         self.watch, self.say = watch or Watch(), say
         self.watch.salt = self.store.salt()
         self.run = run or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
