@@ -5,7 +5,7 @@ are carried out here (notices, bill of materials, cards); the rest is said, and 
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stillhouse.compliance.gates import enforce, publish_gaps
@@ -14,12 +14,12 @@ from stillhouse.compliance.notices import notice_files
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused, nearest
 from stillhouse.store import read_json
-from stillhouse.terms import kept_terms
+from stillhouse.terms import Terms, kept_terms
 
 __all__ = ["FORMATS", "export"]
 
 FORMATS = ("transformers",)
-_LEFT_OUT = (".from", "*.part")
+_LEFT_OUT = (".from", "adapter/")  # the adapter is in the weights, and names a folder of this machine
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")  # pieces of words, nobody's text
 _TEXT = (".md", ".txt", ".json", ".jsonl", ".jinja", "")
 
@@ -33,60 +33,64 @@ def export(run: Path, target: Path, *, format: str = "transformers", add: Sequen
     """
     if format not in FORMATS:
         raise RecipeError(f"--to {format}: no such format; {nearest(format, FORMATS)}")
-    student = run / "student"
-    if not (student / "config.json").is_file():
-        raise RecipeError(f"{run}: no student in it; export takes a run that has trained one")
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         raise RecipeError(f"{target}: there already; name a folder that is empty or can be made")
+    terms = kept_terms(run)
+    files = _files(run, terms, add)
+    notices = _judged(run, terms, files)
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    try:
-        _filled(run, part, add)
-        _opened(run, part)
-        target.rmdir() if target.exists() else None
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    for name, source in files.items():
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, part / name)
+    for name, text in notices.items():
+        (part / name).write_text(text, encoding="utf-8")
+    if target.exists():
+        target.rmdir()
+    part.rename(target)
     return target
 
 
-def _filled(run: Path, part: Path, add: Sequence[Path]) -> None:
-    shutil.copytree(run / "student", part, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-    terms = kept_terms(run)
+def _files(run: Path, terms: Terms, add: Sequence[Path]) -> dict[str, Path]:
+    """What is to be handed out: name in the folder -> where it lies now."""
+    student, knowledge = run / "student", run / "knowledge"
+    if read_json(run / "manifest.json")["state"] != "done":
+        raise RecipeError(f"{run}: this run is not finished; run the recipe again, then export")
+    if not (student / "config.json").is_file():
+        raise RecipeError(f"{run}: no student in it; export takes a run that has trained one")
+    found = {str(path.relative_to(student)): path for path in student.rglob("*") if path.is_file()}
+    files = {name: path for name, path in found.items() if not name.startswith(_LEFT_OUT)}
     if terms.plan.use.outputs_published:
-        for files in branch_steps(run).values():
-            home = part / "data" / files[-1].parent.relative_to(run / "knowledge")
-            home.mkdir(parents=True)
-            for file in files[-1].parent.glob("out.*"):
-                shutil.copy2(file, home)
-        shutil.copy2(run / "knowledge" / "README.md", part / "data")
+        ends = [path for steps in branch_steps(run).values() for path in steps[-1].parent.glob("out.*")]
+        files |= {f"data/{path.relative_to(knowledge)}": path for path in [*ends, knowledge / "README.md"]}
     for file in add:
         if not file.is_file():
             raise RecipeError(f"--add {file}: no such file")
-        shutil.copy2(file, part)
+        files[file.name] = file
+    return files
 
 
-def _opened(run: Path, part: Path) -> None:
-    """The publish gate over what lies in `part`. Returns where it opens."""
-    terms = kept_terms(run)
-    trained = {"pretrain": found} if (found := read_json(run / "manifest.json")["screening"].get("pretrain")) else {}
-    screening = trained | Watch().over("publish", _texts(part))
-    decision = terms.before_handing_out(screening)
-    enforce(decision, terms.registry)
-    for name, text in notice_files(decision, terms.registry).items():
-        if not (part / name).is_file():  # the records may ask for more than on the day of the run
-            (part / name).write_text(text, encoding="utf-8")
-    told = [path for path in part.iterdir() if path.is_file() and path.suffix in (".md", ".txt", "")]
-    texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in told}
-    if gaps := publish_gaps(decision, terms.plan, texts, terms.registry):
+def _judged(run: Path, terms: Terms, files: Mapping[str, Path]) -> dict[str, str]:
+    """The publish gate. Returns where it opens, with the notices that the records ask for today and the run has not."""
+    trained = read_json(run / "manifest.json")["screening"].get("pretrain")
+    screening = ({"pretrain": trained} if trained else {}) | Watch().over("publish", _texts(files))
+    told = {name: path for name, path in files.items() if path.suffix in (".md", ".txt", "")}
+    texts = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in told.items()}
+    gaps: dict[str, None] = {}
+    notices: dict[str, str] = {}
+    for plan in (terms.plan, *terms.others):
+        decision = terms.before_handing_out(screening, plan)
+        enforce(decision, terms.registry)
+        notices |= {name: text for name, text in notice_files(decision, terms.registry).items() if name not in files}
+        gaps |= dict.fromkeys(publish_gaps(decision, plan, {**notices, **texts}, terms.registry))
+    if gaps:
         listed = "".join(f"\n  - {gap}" for gap in gaps)
-        raise TermsRefused(
-            f"{run}: not handed out; what the terms ask for {terms.plan.use.purpose} is not met:{listed}"
-        )
+        raise TermsRefused(f"{run}: not handed out; what the terms ask for {plan.use.purpose} is not met:{listed}")
+    return notices
 
 
-def _texts(part: Path) -> Iterator[str]:
-    for path in sorted(part.rglob("*")):
-        if path.is_file() and path.suffix in _TEXT and path.name not in _VOCABULARY:
+def _texts(files: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in sorted(files.items()):
+        if path.suffix in _TEXT and Path(name).name not in _VOCABULARY:
             with path.open(encoding="utf-8", errors="replace") as lines:
                 yield from lines

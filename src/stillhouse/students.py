@@ -60,6 +60,7 @@ class Students:
             "phases": phases,
             "seconds": round(time.monotonic() - started, 3),
             "path": str(home.relative_to(self.run)),
+            "screening": teachers.watch.taken(),
         }
         write_json(stamp, record)
         shutil.rmtree(home / "phases")

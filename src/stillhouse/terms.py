@@ -49,7 +49,13 @@ class Terms:
         decision = decide(self.plan, registry=self.registry, acknowledgments=self.acknowledgments)
         enforce(decision, self.registry)
         told = lines(decision, self.registry)
-        return {"plan": self.plan.as_dict(), "verdict": decision.verdict, "decision": decision.as_dict(), "lines": told}
+        return {
+            "plan": self.plan.as_dict(),
+            "others": [plan.as_dict() for plan in self.others],
+            "verdict": decision.verdict,
+            "decision": decision.as_dict(),
+            "lines": told,
+        }
 
     def before_training(self, run: Path) -> dict[str, Any]:
         """The same question about the rows that are there, whatever the recipe says now. Gives the screening by point."""
@@ -62,10 +68,10 @@ class Terms:
             enforce(decision, self.registry)
         return found
 
-    def before_handing_out(self, screening: Mapping[str, Any]) -> Decision:
+    def before_handing_out(self, screening: Mapping[str, Any], plan: Plan | None = None) -> Decision:
         """The decision of the publish gate, not enforced."""
         return decide(
-            self.plan,
+            plan or self.plan,
             registry=self.registry,
             acknowledgments=self.acknowledgments,
             gate="publish",
@@ -99,14 +105,15 @@ def kept_terms(run: Path) -> Terms:
 
     Raises TermsUnknown where they cannot be asked.
     """
-    home, plan = run / "terms", (read_json(run / "manifest.json").get("terms") or {}).get("plan")
-    if plan is None:
+    home, said = run / "terms", read_json(run / "manifest.json").get("terms") or {}
+    if "plan" not in said:
         raise TermsUnknown(f"{run}: the manifest holds no plan to judge; run the recipe again")
     newer = home / "registry.yaml"
     registry = _registry(home, newer if newer.is_file() else None)
     try:
         signed = acknowledgments_of([path.name for path in sorted(home.glob("acknowledgment-*.json"))], home)
-        return Terms(restored(plan, f"{run}/manifest.json"), registry, signed)
+        plan, *others = (restored(each, f"{run}/manifest.json") for each in (said["plan"], *said.get("others", ())))
+        return Terms(plan, registry, signed, tuple(others))
     except RecipeError as error:
         raise TermsUnknown(str(error)) from error
 
@@ -120,8 +127,8 @@ def _registry(folder: Path, file: Path | None) -> Registry:
 
 
 def screened(run: Path) -> dict[str, dict[str, Any]]:
-    """What screening found so far, by point: added up over the stamps of steps and evaluations."""
-    stamps = [*(run / "knowledge").rglob("stamp.json"), *(run / "evaluate").rglob("*.stamp.json")]
+    """What screening found so far, by point: added up over the stamps of steps, students and evaluations."""
+    stamps = [path for stage in ("knowledge", "students", "evaluate") for path in (run / stage).rglob("*stamp.json")]
     return merged((read_stamp(path) or {}).get("screening", {}) for path in sorted(stamps))
 
 

@@ -9,7 +9,7 @@ from stillhouse.compliance.terms import TermsRecord
 
 __all__ = ["ageing", "alternatives", "due_soon", "lines", "record_lines", "summary", "ways_on"]
 
-SHOWN = 3
+SHOWN = 12
 SOON = timedelta(weeks=8)
 
 
@@ -117,8 +117,7 @@ def _resolving(r: Reason) -> str | None:
 
 def alternatives(registry: Registry) -> list[str]:
     """Some teachers whose own licence was read, says yes, and asks nothing of a student trained on their outputs."""
-    named = [r.models[0].match for r in registry.records if _undemanding(r)]
-    return sorted(named, key=lambda match: "*" in match)[:SHOWN]
+    return sorted(r.models[0].match for r in registry.records if _undemanding(r))[:SHOWN]
 
 
 def _undemanding(r: TermsRecord) -> bool:
