@@ -269,3 +269,16 @@ def test_your_own_functions_are_checked_like_the_packages(folder: Path) -> None:
     assert "own.py:shout needs volume" in refused(recipe, folder)
     entry["volume"] = "high"
     assert "elicit[0].volume: must be int, not 'high'" in refused(recipe, folder)
+
+
+@pytest.mark.parametrize(("rank", "said"), [(4, True), (32, False)])
+def test_an_adapter_too_small_for_a_teachers_distribution_is_said(rank: int, said: bool, folder: Path) -> None:
+    """P35: only where a teacher's distribution is learned, which a few ranks cannot hold."""
+
+    def small(recipe: Recipe) -> None:
+        recipe["student"]["lora"] = {"rank": rank}
+        recipe["arms"]["beliefs"]["train"]["objectives"][0] |= {"teacher": "pocket", "on": "answers"}
+
+    found = check(load_recipe(changed(small), folder=folder)).warnings
+    assert any("(P35)" in warning for warning in found) == said
+    assert not any("(P35)" in w for w in check(load_recipe(changed(lambda recipe: None), folder=folder)).warnings)
