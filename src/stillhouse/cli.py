@@ -3,13 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from stillhouse.cli_measure import app as measure
+from stillhouse.cli_store import app as store
 from stillhouse.cli_terms import RegistryFile
 from stillhouse.cli_terms import app as terms
-from stillhouse.errors import StillhouseError
+from stillhouse.errors import RecipeError, StillhouseError
 from stillhouse.launch import said, with_environment
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 
 app.add_typer(terms, name="terms")
+app.add_typer(store, name="store")
+app.add_typer(measure, name="measure")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")]
@@ -105,6 +109,9 @@ def check(
     changes: Changes = None,
     limit: int | None = None,
     as_json: Json = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Load teacher and student and look at them on this data.")
+    ] = False,
     registry: RegistryFile = None,
 ) -> None:
     """Refuse what cannot be right before anything is spent; print the plan."""
@@ -118,10 +125,18 @@ def check(
     loaded = load_recipe(recipe, changes or [])
     plan = asdict(check_recipe(loaded, limit=limit))
     plan["terms"] = terms_of(loaded, registry_file=registry).before_spending()
+    looked = None
+    if deep:
+        from stillhouse.preflight.deep import deep as look
+
+        looked = look(loaded)
     if as_json:
-        _json(plan)
+        _json(plan | ({"deep": looked.as_dict()} if looked else {}))
     else:
         _lines(plan_lines(plan))
+        _lines(looked.lines(colour=sys.stdout.isatty()) if looked else ())
+    if looked and looked.refused:
+        raise RecipeError(looked.refused[0].text)
 
 
 @app.command()
@@ -135,9 +150,18 @@ def run(
         list[str] | None, typer.Option(metavar="NAME", help="Train without a teacher's rows.")
     ] = None,
     registry: RegistryFile = None,
+    on: Annotated[
+        Literal["ray"] | None, typer.Option(help="Where local teachers generate: ray, a cluster (RAY_ADDRESS).")
+    ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REASON", help="Ask once more what failed so: truncated, empty, transient."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Run although it may cost more than 10 dollars.")] = False,
 ) -> None:
     """Run a recipe; the same command again resumes it."""
-    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()), registry)
+    again = tuple(retry or ())
+    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()), registry, on, again, yes=yes)
 
 
 @app.command()
@@ -254,16 +278,26 @@ def _run(
     budget: str | None,
     without: tuple[str, ...] = (),
     registry: Path | None = None,
+    on: Literal["ray"] | None = None,
+    retry: tuple[str, ...] = (),
+    *,
+    yes: bool = False,
 ) -> None:
     from stillhouse.catalogue import compared, score_lines
+    from stillhouse.costs import ask_first
     from stillhouse.recipe import load_recipe
     from stillhouse.run import Options, execute
 
     if (told := said()) is not None:
         typer.echo(told, err=True)
     command = " ".join(["still", *sys.argv[1:]])
-    options = Options(limit=limit, budget=budget, without=without, registry=registry, command=command)
-    done = execute(load_recipe(recipe, changes), out, options)
+    options = Options(
+        limit=limit, budget=budget, without=without, registry=registry, command=command, on=on, retry=retry
+    )
+    loaded = load_recipe(recipe, changes)
+    if not yes:
+        ask_first(loaded, budget=budget, limit=limit)
+    done = execute(loaded, out, options)
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))
     typer.echo(f"report: {done.report}")
