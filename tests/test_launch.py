@@ -1,8 +1,12 @@
 """The command starts itself again with what only the start of a process can set."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 
 def environment_of(*words: str, **given: str) -> dict[str, str]:
@@ -28,9 +32,34 @@ def test_a_run_gets_threads_that_sleep_and_says_so():
 
 
 def test_what_a_person_set_wins():
-    found = environment_of("demo", OMP_NUM_THREADS="7", OMP_WAIT_POLICY="active")
-    assert (found["OMP_NUM_THREADS"], found["OMP_WAIT_POLICY"]) == ("7", "active")
-    assert "OMP_" not in found["STILLHOUSE_LAUNCHED"]
+    given = {
+        "OMP_NUM_THREADS": "7",
+        "OMP_WAIT_POLICY": "active",
+        "MALLOC_MMAP_MAX_": "9",
+        "MALLOC_TRIM_THRESHOLD_": "1",
+    }
+    found = environment_of("demo", **given)
+    assert given.items() <= found.items()
+    assert found["STILLHOUSE_LAUNCHED"] == ""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator's settings are glibc's")
+def test_a_run_keeps_what_it_frees() -> None:
+    """A fresh page costs more than the arithmetic on it."""
+    found = environment_of("run", "recipe.yaml")
+    assert (found["MALLOC_MMAP_MAX_"], found["MALLOC_TRIM_THRESHOLD_"]) == ("0", "100000000000")
+    assert "MALLOC_MMAP_MAX_=0" in found["STILLHOUSE_LAUNCHED"]
+
+
+def test_what_was_set_is_said_before_the_run(tmp_path: Path) -> None:
+    """On the error stream of a real command, and nothing where nothing was set."""
+    for mark, said in [("OMP_NUM_THREADS=2", True), ("", False)]:
+        done = subprocess.run(
+            [sys.executable, "-m", "stillhouse", "run", str(tmp_path / "none.yaml")],
+            env={**os.environ, "STILLHOUSE_LAUNCHED": mark}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert ("set for speed: OMP_NUM_THREADS=2" in done.stderr) == said
 
 
 def test_commands_that_do_not_train_and_second_starts_are_left_alone():
