@@ -10,7 +10,13 @@ from stillhouse.recipe import load_recipe, shipped_recipes
 from stillhouse.run import Options, execute
 
 ROWS = {
-    "R25": ["white_box/two_teachers", "white_box/both_sides", "white_box/keeping"],
+    "R25": [
+        "white_box/two_teachers",
+        "white_box/both_sides",
+        "white_box/keeping",
+        "white_box/stored",
+        "white_box/stored_forms",
+    ],
     "R26": ["white_box/minillm"],
     "R27": ["white_box/on_policy", "white_box/speculative"],
     "R28": ["white_box/distillm", "white_box/contrastive"],
@@ -44,8 +50,8 @@ def test_it_passes_check_and_names_its_row(row: str, name: str) -> None:
 def dry(name: str) -> dict[str, Any]:
     """Two steps a phase on the rows that are there, and a script where a small teacher cannot judge."""
     data = load_recipe(name).data
-    phases = data["train"] if isinstance(data["train"], list) else [data["train"]]
-    for phase in phases:
+    plans = [data["train"]] if "train" in data else [arm["train"] for arm in data["arms"].values()]
+    for phase in [phase for plan in plans for phase in (plan if isinstance(plan, list) else [plan])]:
         phase["args"] = {**phase["args"], "max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1}
         if phase.get("rollouts"):
             phase["rollouts"]["max_new_tokens"] = 6
@@ -55,8 +61,9 @@ def dry(name: str) -> dict[str, Any]:
         teacher["sampling"] = {**teacher.get("sampling", {}), "max_tokens": 12}
     for branch in data["knowledge"].values():
         # a small teacher cut off after a few tokens answers nothing: the known answers stand for its own
-        if name.startswith("white_box/") and branch.get("elicit"):
-            branch["elicit"] = [{"do": "labeling.reference"}]
+        if name.startswith("white_box/"):
+            known = {"do": "labeling.reference"}
+            branch["elicit"] = [known if e["do"] == "labeling.answer" else e for e in branch.get("elicit", [])]
     judged = "alignment" in name and "direct_reward" not in name
     if judged and "main" in data.get("teachers", {}):
         data["teachers"]["main"] = {

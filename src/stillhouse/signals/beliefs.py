@@ -45,6 +45,9 @@ class StoredSignals:
         read = self._reader.read(self._places[np.asarray(numbers)])
         return beliefs_of(read, self._head, vocabulary=vocabulary, device=device)
 
+    def told(self) -> dict[str, Any]:
+        return self._reader.told()
+
     def _same_data(self, rows: Sequence[str], responses: Sequence[Sequence[int]]) -> None:
         missing = int((self._places < 0).sum())
         if missing:

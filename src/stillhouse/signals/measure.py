@@ -58,7 +58,7 @@ def measured(rows: Sequence[Rendered], teacher: Any, student: Any, tokenizer: An
     taken = list(forced(teacher, tokenizer, rows, _both, hidden=True))
     logits_NV = torch.cat([logits[:, :width] for logits, _ in taken])
     lengths = [len(row.response) for row in rows]
-    gradients = _Gradients(student, tokenizer, rows, logits_NV) if student is not None else None
+    gradients = Gradients(student, tokenizer, rows, logits_NV) if student is not None else None
     found = []
     for do, knobs, codec, each in _ways(rows, [logits[:, :width] for logits, _ in taken], [h for _, h in taken], width):
         encoded = [codec.encode(one) for one in each]
@@ -82,7 +82,7 @@ def bytes_per_token(do: str, knobs: dict[str, Any], rows: Sequence[Rendered], te
     """What one elicitor with these knobs will store, by what it stores for these rows."""
     width = addressable(tokenizer)
     taken = list(forced(teacher, tokenizer, rows, _both, hidden=True))
-    codec, each = _way(do, knobs, rows, [logits[:, :width] for logits, _ in taken], [h for _, h in taken], width)
+    codec, each = way(do, knobs, rows, [logits[:, :width] for logits, _ in taken], [h for _, h in taken], width)
     size = sum(len(codec.encode(one)) for one in each) + ENTRY.itemsize * len(rows)
     return size / sum(len(row.response) for row in rows)
 
@@ -100,10 +100,10 @@ def _ways(
     ways += [("feature.sampled_tokens", {"draws": draws}) for draws in DRAWS]
     ways += [("feature.hidden_states", {"dtype": dtype}) for dtype in STATES]
     for do, knobs in ways:
-        yield do, knobs, *_way(do, knobs, rows, logits, hidden, width)
+        yield do, knobs, *way(do, knobs, rows, logits, hidden, width)
 
 
-def _way(
+def way(
     do: str, knobs: dict[str, Any], rows: Sequence[Rendered], logits: list[Any], hidden: list[Any], width: int
 ) -> tuple[Any, Any]:
     """A codec and what it is given for each row."""
@@ -122,7 +122,7 @@ def _way(
     return StatesCodec(states[0].shape[1], exact if dtype == "exact" else dtype), states
 
 
-class _Gradients:
+class Gradients:
     """The student's gradient of the forward KL over all rows at once, for any beliefs about them."""
 
     def __init__(self, student: Any, tokenizer: Any, rows: Sequence[Rendered], logits_NV: "torch.Tensor") -> None:
