@@ -52,7 +52,7 @@ def renamed(teacher, tools):
 
 
 def test_other_ids_of_the_same_tokens_change_nothing(student, teacher, renamed, tools, tmp_path):
-    """P26: the losses are those of the teacher with the student's own ids."""
+    """P26, R30: the losses are those of the teacher with the student's own ids."""
     examples = tools.examples(6)
     same = run(student, KL, examples, tmp_path / "a", teacher)
     other = run(student, KL, examples, tmp_path / "b", renamed)
@@ -107,7 +107,7 @@ def test_what_differs_is_not_compared_and_the_run_says_so(student, tools, tmp_pa
 
 @pytest.mark.parametrize("objective", [cross_tokenizer.hybrid, cross_tokenizer.span_likelihood, divergence.forward_kl])
 def test_a_published_teacher_and_another_familys_tokenizer(objective, data, tmp_path):
-    """stories260K (512 sentence pieces, a blank before the first word) teaches a student with GPT-2's tokenizer."""
+    """R30: stories260K (512 sentence pieces, a blank before the first word) teaches a student with GPT-2's tokenizer."""
     folder = data / "gpt2-tokenizer"
     backend = ByteLevelBPETokenizer(str(folder / "gpt2_vocab.json"), str(folder / "gpt2_merges.txt"))._tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")

@@ -39,7 +39,7 @@ def probabilities(model, prompt, ids):
 
 @pytest.mark.parametrize("how", [{"share": 0.2}, {"share": 0.0}, {"top_k": 3}, {"top_k": 1000}])
 def test_tokens_are_drawn_with_the_chance_that_is_told(how, student, teacher):
-    """MiniLLM's mixture and the speculative rule, against both models' own probabilities of each token."""
+    """R26: MiniLLM's mixture and the speculative rule, against both models' own probabilities of each token."""
     prompts = [[1, 3, 9], [1, 3, 9, 12, 15], [1, 4]]
     found = generate_together(student.model, teacher.model, prompts, prompts, seeds=[1, 2, 3], **HOW, **how)
     for prompt, (ids, logprobs) in zip(prompts, found):
@@ -80,7 +80,7 @@ def test_a_teacher_takes_part_in_sampling(told, student, teacher, tools, tmp_pat
 
 
 def test_answers_that_were_kept_come_back_and_a_stopped_training_remembers_them(student, teacher, tools, tmp_path):
-    """DistiLLM: the same weights whether or not the training was stopped, with replay and an adaptive share."""
+    """R28, DistiLLM: the same weights whether or not the training was stopped, with replay and an adaptive share."""
     rollouts = Rollouts("x", fraction=0.5, max_new_tokens=5, replay=6, adaptive=Adaptive(2, every=2, tolerance=-9.0))
     ends = []
     for name in ("a", "b"):
@@ -116,7 +116,7 @@ def test_an_answer_comes_back_more_often_towards_the_end(student, tools):
 
 
 def test_the_records_own_answer_stands_beside_the_students(student, tools, tmp_path):
-    """SPIN inside training: the known answer against the student's own; at the first step nobody is preferred."""
+    """R38, SPIN inside training: the known answer against the student's own; at the first step nobody is preferred."""
     term = Term("ranking.dpo", ranking.dpo, "rollouts")
     done = run(student, term, tools.examples(6), tmp_path, rollouts=Rollouts("x", max_new_tokens=5, beside=True))
     assert done.history[0]["loss"] == pytest.approx(np.log(2), rel=1e-4)

@@ -217,7 +217,7 @@ def test_the_filters_of_ted_go_on_to_the_next_phase(ground: Any, tmp_path: Path)
 
 
 def test_a_reward_model_prefers_what_it_was_taught_to_prefer(ground: Any, tmp_path: Path) -> None:
-    """Eq. 12: saved, loaded by its own scorer, right on the pairs it saw."""
+    """Eq. 12, R36: saved, loaded by its own scorer, right on the pairs it saw."""
     more = phase([{"do": "reinforcement.bradley_terry", "on": "ranked"}])
     more["args"]["max_steps"] = 40
     trained(ground, tmp_path, more, {"kind": "reward"})

@@ -42,6 +42,7 @@ def test_every_white_box_recipe_is_named_here() -> None:
 
 @pytest.mark.parametrize(("row", "name"), NAMED)
 def test_it_passes_check_and_names_its_row(row: str, name: str) -> None:
+    """R21, R25-R31, R33, R36-R39, R42, R45: no recipe of ours is one that check warns of."""
     plan = check(load_recipe(name))
     assert row in shipped_recipes()[name].read_text(encoding="utf-8").splitlines()[0]
     assert all("lost even to plain text" not in warning for warning in plan.warnings)
@@ -83,6 +84,7 @@ def dry(name: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "name"), [pair for pair in NAMED if pair[1].startswith("white_box/")])
 def test_a_dry_run_trains_to_the_end(row: str, name: str, tmp_path: Path) -> None:
+    """R25, R26, R27, R28, R29, R30, R31: two steps of each phase with the embedded models, saved and reported."""
     run = execute(
         load_recipe(dry(name), folder=shipped_recipes()[name].parent), tmp_path / "run", Options(limit=8, quiet=True)
     )
