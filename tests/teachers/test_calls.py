@@ -277,6 +277,19 @@ def test_impossible_sampling_is_refused(opened: Open, sampling: Sampling) -> Non
         opened().teacher("t", Counting(), sampling)
 
 
+def test_what_a_person_should_know_is_said(opened: Open) -> None:
+    """Section 7 and 3: more than 2 % cut off, and samples that cannot differ."""
+    said: list[str] = []
+    calls = opened(say=said.append)
+    cut = scripted.Teacher(reply="x", fail={"truncated": 10})
+    list(calls.teacher("t", cut, Sampling(n=3)).ask(prompts(*map(str, range(20)))))
+    calls.close()
+    assert said == [
+        "teacher 't': 3 answers at temperature 0 are one answer paid 3 times; raise it",
+        "teacher 't': 10 % of 20 attempts were cut off; raise sampling.max_tokens",
+    ]
+
+
 def test_trail_tells_what_was_asked_and_what_came(opened: Open) -> None:
     calls = opened(run="r")
     (outcome,) = calls.teacher("t", Counting()).ask([Request((Message("system", "s"), Message("user", "q")))])
@@ -310,6 +323,24 @@ def test_audit_sees_each_kind_of_imbalance(tmp_path: Path) -> None:
             with calls.store.transaction() as db:
                 db.execute(sql)
             assert any(words in finding for finding in audit(calls.store, deep=True)), words
+
+
+def test_a_store_that_takes_no_more_stops_cleanly_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """Bad input 19: a full disk (SQLite's own limit stands in for it) and a file that may only be read."""
+    with Calls(tmp_path) as calls:
+        teacher = calls.teacher("t", Counting())
+        assert len(list(teacher.ask(prompts(*"abcd")))) == 4
+        pages = calls.store.rows("PRAGMA page_count")[0][0]
+        calls.store.db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(RunFailed, match="free the disk"):
+            list(teacher.ask(prompts(*(f"{n} " + "x" * 3000 for n in range(400)))))
+    with Calls(tmp_path) as calls:
+        assert audit(calls.store, deep=True) == []
+        assert texts(calls.teacher("t", Counting()).ask(prompts(*"abcd"))) == list("ABCD")
+        calls.store.db.execute("PRAGMA query_only = 1")
+        with pytest.raises(RunFailed, match="cannot be written"):
+            list(calls.teacher("t", Counting()).ask(prompts("new")))
+        calls.store.db.execute("PRAGMA query_only = 0")
 
 
 def test_a_store_from_the_future_is_refused(tmp_path: Path) -> None:

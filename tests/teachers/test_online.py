@@ -64,6 +64,13 @@ PASSING = {
     "a list": (Step(body=[]), "protocol"),
     "no choices": (Step(body={"id": "x", "choices": []}), "protocol"),
     "bad UTF-8": (Step(body=b'{"choices": "\xff'), "protocol"),
+    "a stream nobody asked for": (
+        Step(
+            body=b'data: {"choices": [{"delta": {"content": "fi"}}]}\n\n', headers={"content-type": "text/event-stream"}
+        ),
+        "protocol",
+    ),
+    "cut inside a character": (Step(text="f\u00efne " * 9, disconnect=96), "unknown_after_send"),
     "closed before a byte": (Step(drop=True), "unknown_after_send"),
     "closed in the middle": (Step(disconnect=20), "unknown_after_send"),
     "429": (status(429, retry_after="0"), "rate_limit"),
@@ -173,6 +180,21 @@ def test_a_bad_request_after_good_ones_is_the_rows_own_fault(opened: Open) -> No
         teacher = opened().teacher("t", teacher_at("chat", provider.url))
         assert texts(teacher.ask(prompts("a"))) == ["fine"]
         assert texts(teacher.ask(prompts("b", "poison", "c"))) == ["fine", "bad_request", "fine"]
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0 * 365], ids=["backwards", "forwards"])
+def test_the_clock_on_the_wall_jumps(opened: Open, clock: Any, jump: float) -> None:
+    """Bad input 20: waits and leases are measured by the clock that cannot be set; a date in a header by the wall's."""
+
+    def reply(prompt: str) -> str:
+        clock.offset += jump
+        return "fine"
+
+    with FakeProvider(reply, tape=[Step(), status(429, retry_after="7"), Step(), status(503)]) as provider:
+        calls = opened(clock=clock)
+        assert texts(calls.teacher("t", teacher_at("chat", provider.url)).ask(prompts(*"abcdef"))) == ["fine"] * 6
+        assert max(clock.slept) < 20
+        assert calls.store.rows("SELECT count(*) FROM request WHERE leased_by IS NOT NULL") == [(0,)]
 
 
 def test_a_key_revoked_in_the_middle_stops_and_keeps(opened: Open) -> None:

@@ -33,6 +33,7 @@ from stillhouse.teachers.asking.verdicts import Verdicts
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
 from stillhouse.teachers.base import Answer, Backend, Failure, Reveals, Sampling, Scores
 
+_CUT = 0.02  # of the attempts: more met their limit of tokens than bad luck explains
 _log = logging.getLogger("stillhouse.teachers")
 
 __all__ = ["Asked", "Budget", "Calls", "Counts", "default_store"]
@@ -75,6 +76,7 @@ class Calls:
         self._paces: dict[str, tuple[Pace, asyncio.Semaphore]] = {}
         self._flying: dict[str, asyncio.Future[Answer | Failure]] = {}
         self._loop: Loop | None = None
+        self._said: set[str] = set()
         self._prices: dict[str, dict[str, Any]] = {}
         if self.store.recovered:
             self.say(self.store.recovered)
@@ -98,6 +100,10 @@ class Calls:
         """
         sampling = sampling or Sampling()
         online = hasattr(backend, "exchange")
+        if sampling.n > 1 and sampling.temperature == 0:
+            self._once(
+                f"teacher {name!r}: {sampling.n} answers at temperature 0 are one answer paid {sampling.n} times; raise it"
+            )
         if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.max_tokens < 1:
             raise RecipeError(
                 f"teacher {name!r}: sampling needs temperature >= 0, 0 < top_p <= 1 and max_tokens >= 1, not {sampling}"
@@ -109,6 +115,11 @@ class Calls:
         self._counts.setdefault(name, Counts())
         steps = getattr(backend, "rungs", 1) if rungs is None else rungs
         return kind(self, name, backend, sampling, steps, online if refusals is None else refusals, leaves, stage)
+
+    def _once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def verdicts(self, stage: str, parser: str, version: str) -> Verdicts:
         """The book of what becomes of each slot of a step of this run."""
@@ -169,6 +180,12 @@ class Calls:
         return made, self._loop
 
     def close(self) -> None:
+        for name, counts in self._counts.items():
+            if counts.cut > _CUT * counts.attempts:
+                share = 100 * counts.cut / counts.attempts
+                self.say(
+                    f"teacher {name!r}: {share:.0f} % of {counts.attempts} attempts were cut off; raise sampling.max_tokens"
+                )
         if self._loop is not None:
             self._loop.close(self._writer.idle())
             self._loop = None

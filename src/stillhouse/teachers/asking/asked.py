@@ -398,6 +398,7 @@ def _finished(slot: _Slot, asker: Asker) -> None:
 def book(counts: Counts, row: AttemptRow) -> None:
     """Adds one attempt to what a teacher was asked."""
     counts.attempts += 1
+    counts.cut += row.outcome == "truncated"
     counts.input_tokens += row.input_tokens
     counts.output_tokens += row.output_tokens
     counts.cost_usd += row.settled_usd or 0.0

@@ -39,8 +39,8 @@ def _has_surrogate(text: str) -> bool:
 class Counts:
     """What a teacher was asked in this run. Tokens and dollars are those spent now; `hit_*` those an earlier run spent.
 
-    `seconds` is the time a local teacher worked, `served` which models answered under the name that was asked,
-    `ignored` which fields of requests a server passed over.
+    `cut` is how many attempts met their limit of tokens, `seconds` the time a local teacher worked, `served` which models
+    answered under the name that was asked, `ignored` which fields of requests a server passed over.
     """
 
     asked: int = 0
@@ -49,6 +49,7 @@ class Counts:
     failed: dict[str, int] = field(default_factory=dict)
     not_attempted: int = 0
     attempts: int = 0
+    cut: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
