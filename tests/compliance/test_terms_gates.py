@@ -133,12 +133,6 @@ def test_two_arms_may_use_one_name_for_different_teachers():
     assert decide_rows(plan, ["main"], today=TODAY).verdict == "refuse"
 
 
-def test_a_changed_use_is_said_at_the_train_gate():
-    decision = decide_rows(recipe(POCKET), ["main"], today=TODAY, planned={"purpose": "internal"})
-    assert decision.codes == ("USE_CHANGED",)
-    assert decision.gate == "train"
-
-
 # publish ----------------------------------------------------------------------------------------------------------
 
 

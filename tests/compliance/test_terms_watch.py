@@ -13,7 +13,7 @@ from stillhouse.books import audit
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused
-from stillhouse.records import Example, Lost, Origin, Seed, content_id, user
+from stillhouse.records import Act, Example, Lost, Origin, Seed, Trajectory, content_id, user
 from stillhouse.teachers.base import Failure, Request
 
 KEY = "ghp_" + "a1B2" * 9
@@ -179,6 +179,14 @@ def test_hashes_need_the_salt():
 def test_a_lost_row_of_several_parents_is_a_loss_for_each():
     record = Example(content_id("x"), user("q"), f"use {KEY}", origin=Origin(("a", "b"), "main"))
     assert [row.parent for row in Watch("drop").coming(record)] == ["a", "b"]
+
+
+def test_every_text_of_a_row_is_looked_at_whatever_its_kind():
+    walk = Trajectory("t", user("q"), (Act("think", "login", f"token {KEY}", "ok"),), origin=Origin(("a",), "main"))
+    named = Seed("s", user("q"), columns={"notes": [{"by": f"{MAIL}"}]})
+    watch = Watch("drop")
+    assert [type(row) for row in (*watch.coming(walk), *watch.coming(named))] == [Lost, Seed]
+    assert watch.taken()["ingest"]["rules"] == {"email": 1, "github_token": 1}
 
 
 def test_what_is_scored_is_sent_as_it_stands_or_not_at_all():

@@ -1,7 +1,7 @@
 """The gates: before the first teacher call, before step 0, before anything is handed out. This is what others call.
 
 plan = plan_of(...)                                     # recipe_plan.py
-decision = decide(plan, folder=recipe_folder)           # plan gate
+decision = decide(plan, registry=registry)               # plan gate
 enforce(decision, registry)                             # TermsRefused (exit 3) or TermsUnknown (exit 4)
 decide_rows(plan, teachers_of_rows(run), ...)           # train gate: from the rows, not from the recipe
 publish_gaps(decide(plan, gate="publish", ...), ...)    # publish gate: duties that are not met
@@ -18,7 +18,7 @@ from stillhouse.compliance.decision import Active, Decision
 from stillhouse.compliance.evaluate import evaluate
 from stillhouse.compliance.explain import summary
 from stillhouse.compliance.notices import credits_to_display
-from stillhouse.compliance.plan import Gate, Plan, Screening, Teacher, Use, plan_hash
+from stillhouse.compliance.plan import Gate, Plan, Screening, Teacher, plan_hash
 from stillhouse.compliance.registry import Registry, builtin, user_folders, user_records
 from stillhouse.errors import RecipeError, TermsRefused, TermsUnknown
 
@@ -58,18 +58,14 @@ def decide(
     today: date | None = None,
     acknowledgments: Sequence[Acknowledgment] = (),
     gate: Gate = "plan",
-    planned: Mapping[str, Any] | None = None,
     screening: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Decision:
     """The decision of a plan at a gate, acknowledgments applied.
 
-    Judged on the later of today and the plan's `as_of`. `planned` is the `use` that passed the plan gate, `screening`
-    the counts of `screening.Tally.as_use()`.
+    Judged on the later of today and the plan's `as_of`. `screening` holds the counts of `screening.Tally.as_use()`.
     """
     day = today or date.today()
     update: dict[str, Any] = {"gate": gate, "as_of": max(day, plan.use.as_of or day)}
-    if planned is not None:
-        update["planned"] = Use.model_validate(dict(planned))
     if screening is not None:
         update["screening"] = {point: Screening.model_validate(dict(row)) for point, row in screening.items()}
     now = plan.model_copy(update={"use": plan.use.model_copy(update=update)})
@@ -83,7 +79,6 @@ def decide_rows(
     registry: Registry | None = None,
     today: date | None = None,
     acknowledgments: Sequence[Acknowledgment] = (),
-    planned: Mapping[str, Any] | None = None,
     screening: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Decision:
     """The train gate: the plan as the rows have it. `names` are the teachers that rows name (lineage.teachers_of_rows).
@@ -109,7 +104,6 @@ def decide_rows(
         today=today,
         acknowledgments=acknowledgments,
         gate="train",
-        planned=planned,
         screening=screening,
     )
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from stillhouse.compliance.screening import Finding, Tally, redacted, scan
 from stillhouse.errors import TermsRefused
-from stillhouse.records import Lost, Record, TopLogprobs
+from stillhouse.records import Lost, Record, StoredSignal, TopLogprobs
 from stillhouse.store import to_row
 from stillhouse.teachers.base import Failure, Request
 
 __all__ = ["Watch", "screening_lines", "texts_of"]
 
 _SECRET, _PERSONAL = "secret_found", "personal_data_found"
+_NO_TEXT = frozenset(("id", "kind", "origin", "asked", "tokenizer", "store", "row", "arrays"))
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Watch:
 
         Raises TermsRefused.
         """
-        if isinstance(record, TopLogprobs):  # its text was seen as the example it was born from
+        if isinstance(record, TopLogprobs | StoredSignal):  # its text was seen as the example it was born from
             yield record
             return
         found = tuple(self._scanned(texts_of(to_row(record)[0])))
@@ -97,11 +98,21 @@ class Watch:
 
 
 def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of a row as it is stored; `asked` holds nothing that prompt, columns and the recipe do not."""
-    for message in row["prompt"]:
-        yield message["content"]
-    yield from (text for text in (row.get("response"), row.get("reference"), *row.get("responses", ())) if text)
-    yield from (value for value in row.get("columns", {}).values() if isinstance(value, str))
+    """The texts of a row as it is stored, however deep; `asked` holds nothing that prompt, columns and the recipe do not."""
+    for key, value in row.items():
+        if key not in _NO_TEXT:
+            yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
 
 
 def screening_lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
