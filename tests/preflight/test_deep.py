@@ -205,4 +205,6 @@ def test_stories260k_beside_a_small_student(data: Path, tmp_path: Path) -> None:
     told["knowledge"]["rows"]["seeds"] |= {"path": str(tmp_path / "texts.json"), "max_chars": 200}
     found = deep(load_recipe(told, folder=tmp_path))
     assert verdicts(found)["teacher on this data"] == "ok"
-    assert "a little girl named Lily found a needle" in "".join(piece["token"] for pieces in found.shown for piece in pieces)
+    assert "a little girl named Lily found a needle" in "".join(
+        piece["token"] for pieces in found.shown for piece in pieces
+    )
