@@ -75,10 +75,10 @@ SCRIPT: dict[str, Any] = {
 REPLY = "You asked: {prompt} This is answer number {index}, and of some use to you."
 
 
-def scripted(name: str, **paths: Path) -> dict[str, Any]:
+def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]:
     """The recipe as plain data, its teachers scripted, up to its knowledge; `paths` are files to take instead."""
     data = load_recipe(name).data
-    for key in ("train", "evaluate", "arms", "student", "rounds"):
+    for key in ("evaluate", "arms", "rounds", *(() if train else ("train", "student"))):
         data.pop(key, None)
     for branch in data["knowledge"].values():
         _replaced(branch, paths)
@@ -135,3 +135,14 @@ def kept(name: str, folder: Path, limit: int | None = 2, **paths: Path) -> dict[
         assert all((step / "lost.jsonl").is_file() for step in steps)
         found[branch] = list(Records(steps[-1] / "out.jsonl"))
     return found
+
+
+def trained(name: str, folder: Path) -> Any:
+    """The run of the scripted recipe with one step of each of its phases."""
+    from stillhouse.recipe import Loaded, build
+
+    data = scripted(name, train=True)
+    phases = data["train"] if isinstance(data["train"], list) else [data["train"]]
+    data["train"] = [{**phase, "args": {"max_steps": 1, "per_device_train_batch_size": 2}} for phase in phases]
+    loaded = Loaded(recipe=build(data, name), folder=shipped_recipes()[name].parent, data=data)
+    return execute(loaded, folder / "run", Options(quiet=True, limit=3))

@@ -94,7 +94,7 @@ def test_a_critics_verdict_becomes_part_of_the_answer() -> None:
 
 
 def test_what_cannot_be_retrieved_is_refused(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="row 1: the template cannot be filled .*'body' is undefined"):
+    with pytest.raises(RecipeError, match=r"row 1: the template cannot be filled .*'body' is undefined"):
         list(retrieval.passages([seed("x")], path=corpus, field="body"))
     with pytest.raises(RecipeError, match="has no reference to look for; write by: prompt"):
         list(retrieval.passages([seed("x")], path=corpus, by="reference"))

@@ -1,6 +1,9 @@
 """The checklist's rows that are about the whole: every kind of knowledge, objective and loop is in some shipped recipe."""
 
+from pathlib import Path
+
 import pytest
+from scripted_recipes import trained
 
 from stillhouse.check import check
 from stillhouse.recipe import load_recipe, shipped_recipes
@@ -12,8 +15,6 @@ LEARNT = {entry.do for recipe in RECIPES.values() for phase in recipe.train for 
 
 
 def gives(kind: str, name: str) -> str:
-    from pathlib import Path
-
     return signature(kind, name, folder=Path(), where="test").returns
 
 
@@ -69,6 +70,23 @@ def test_each_form_of_feedback_is_a_record(form: str, name: str, record: str) ->
 def test_each_loop_of_self_knowledge_is_a_recipe(name: str) -> None:
     """C06, O8: Self-Instruct, STaR, LMSI, ReST, SPIN, Self-Rewarding, Self-Align, RLCD."""
     assert check(load_recipe(f"skills/{name}")).branches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "skills/context_following/conditioned", "skills/context_following/shared_conversations", "skills/nlp/textbooks",
+        "skills/nlp/rationales_and_programs", "skills/agent/trajectories", "skills/alignment/ranked_by_rule",
+        "skills/alignment/society", "skills/multimodal/captioned", "verticals/finance/reports", "verticals/medical/consultations",
+    ],
+)  # fmt: skip
+def test_a_tiny_student_learns_from_all_branches(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11, C01: several branches, phases, plain text and rankings reach the pocket student."""
+    monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
+    run = trained(name, tmp_path)
+    assert run.manifest["state"] == "done"
+    assert (run.student / "model.safetensors").is_file()
 
 
 def test_open_problems_are_options() -> None:
