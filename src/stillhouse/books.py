@@ -75,11 +75,13 @@ def _conserved(
     """A selector passes rows on under their own ids; an elicitor's rows name the rows they were born from."""
     accounted: dict[str, int] = {}
     for identity, parents in kept:
-        for parent in (identity,) if stamp["kind"] in PASSING else parents:
+        for parent in (identity,) if stamp["kind"] in PASSING or identity in before else parents:
             accounted[parent] = accounted.get(parent, 0) + 1
     for row in lost:
         accounted[row["parent"]] = accounted.get(row["parent"], 0) + 1
     missing, unknown = before - set(accounted), set(accounted) - before
+    if stamp["kind"] == "elicit":  # a pool that grows makes rows of rows it has made
+        unknown -= {identity for identity, _ in kept}
     if missing:
         yield f"{name}: {len(missing)} rows went in and neither came out nor were lost, for example {min(missing)}"
     if unknown:

@@ -41,6 +41,7 @@ class About(Protocol):
 
 Item = TypeVar("Item", bound=About)
 Value = TypeVar("Value")
+Made = TypeVar("Made", Seed, Example)
 
 
 def asked(
@@ -221,6 +222,17 @@ def sections(text: str, names: Sequence[str]) -> dict[str, str] | Unparsed:
     if not all(found.values()):
         return Unparsed("empty_section")
     return {name: found[name.casefold()] for name in names}
+
+
+def accounted(
+    given: Sequence[Seed | Example], results: "Iterable[Made | Lost]", reason: str = "not_shown"
+) -> "Iterator[Made | Lost]":
+    """`results`, and then a loss for each row that nothing was made of: demonstrations are drawn, not all are shown."""
+    left = {one.id for one in given}
+    for result in results:
+        left.difference_update([result.parent] if isinstance(result, Lost) else result.origin.parents)
+        yield result
+    yield from (Lost(one.id, reason, "not_attempted") for one in given if one.id in left)
 
 
 def in_chunks(items: Iterable[Value], size: int = 64) -> Iterator[list[Value]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from stillhouse.elicit import operators
 from stillhouse.elicit.asking import (
     Unparsed,
+    accounted,
     complete,
     grown,
     in_chunks,
@@ -48,10 +49,22 @@ def self_instruct(
     and a ROUGE-L F1 of at most `threshold` with everything in the pool, the seeds included. Rejected ones are lost
     with their reason ("not_novel", "too_few_words", ...). At most `most_requests` (default: four times what would do
     if all were accepted) are made; `keep:` on the branch says whether fewer are an error. The pool is held. Sources:
-    R01, J6; the answers are `labeling.answer`'s.
+    R01, J6; the answers are `labeling.answer`'s. Seeds of which nothing was made are lost as "not_shown".
     """
     pool = _GrowingPool(list(seeds_of(seeds)), threshold, random.Random(seed))
     bound = most_requests if most_requests is not None else 4 * -(-wanted // per_request)
+    yield from accounted(pool.given, _grown(pool, teacher, wanted, bound, demonstrations, machine_made, per_request))
+
+
+def _grown(
+    pool: "_GrowingPool",
+    teacher: Generates,
+    wanted: int,
+    bound: int,
+    demonstrations: int,
+    machine_made: int,
+    per_request: int,
+) -> Iterator[Seed | Lost]:
     for number in range(bound):
         if len(pool.made) >= wanted:
             return
@@ -124,7 +137,8 @@ def one_call(
 
     Demonstrations come from the seeds only (what was made is not fed back); a seed's reference, or an example's
     response, is shown as its answer. A task without all three parts is lost as "malformed"; an answer that was cut
-    off is lost whole. Novelty is for `dedup.rouge` behind it. Sources: R02 (Alpaca, Code Alpaca), Eq. 4 in one call.
+    off is lost whole. Novelty is for `dedup.rouge` behind it. Seeds of which nothing was made are lost as "not_shown".
+    Sources: R02 (Alpaca, Code Alpaca), Eq. 4 in one call.
     """
     shown_from = [(as_given, _answer_of(as_given)) for as_given in seeds]
     usable = [(one, given) for one, given in shown_from if given]
@@ -132,7 +146,18 @@ def one_call(
         raise RecipeError(
             "expansion.one_call: no seed has a reference to show as its answer; name the column in `reference`"
         )
-    draw = random.Random(seed)
+    made = _written(usable, teacher, requests, demonstrations, per_request, random.Random(seed))
+    yield from accounted([one for one, _ in shown_from], made)
+
+
+def _written(
+    usable: Sequence[tuple[Seed | Example, str]],
+    teacher: Generates,
+    requests: int,
+    demonstrations: int,
+    per_request: int,
+    draw: random.Random,
+) -> Iterator[Example | Lost]:
     for number in range(requests):
         shown = draw.sample(usable, min(demonstrations, len(usable)))
         listed = "\n".join(f"###\nTask: {_text(one)}\nInput: none\nOutput: {given}" for one, given in shown)
