@@ -25,7 +25,7 @@ from stillhouse.recipe import (
 )
 from stillhouse.records import Lost
 from stillhouse.resolve import Signature, backend_signature, backends, import_file, names, signature
-from stillhouse.soundness import refuse_phase, refuse_student, warnings
+from stillhouse.soundness import refuse_phase, refuse_student, refuse_task, warnings
 
 RECORD_KINDS = ("Seed", "Example", "TopLogprobs", "StoredSignal", "Ranking", "Trajectory")
 # the protocol that annotates an elicitor's `teacher` -> the capability a backend must state
@@ -388,7 +388,9 @@ def _arguments(arguments: Mapping[str, Any], where: str) -> None:
 def _evaluate(recipe: Recipe, folder: Path, where: str) -> None:
     for number, entry in enumerate(recipe.evaluate):
         at = f"{where}evaluate[{number}]"
-        check_knobs(signature("evaluate", entry.do, folder=folder, where=at), entry.knobs, at, folder)
+        found = signature("evaluate", entry.do, folder=folder, where=at)
+        check_knobs(found, entry.knobs, at, folder)
+        refuse_task(found, entry, recipe, at)
         if entry.teacher is not None:
             require(entry.teacher, "generate", recipe, at)
     labels = [entry.label for entry in recipe.evaluate]

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RunFailed
-from stillhouse.evaluate.regression import gates, told
 from stillhouse.evaluate.judging import judged
+from stillhouse.evaluate.regression import gates, told
 from stillhouse.overlap import overlaps
 from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
 from stillhouse.records import Prompt, content_id
 from stillhouse.resolve import PACKAGE, signature
+from stillhouse.scoring import Scorer
 from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
 from stillhouse.store import Writer, read_jsonl, read_stamp, write_json
 from stillhouse.teachers.base import Answer, Request, Sampling
@@ -88,6 +89,8 @@ class Evaluation:
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
         found = [Subject(BASE, None, file_hash(Path(base)) if Path(base).is_dir() else base, base)]
+        if self.recipe.student.kind != "causal_lm":
+            found = []  # a model that wrote has no scoring head yet
         found += [Subject(s["arm"], s["seed"], s["hash"], str(self.run / s["path"])) for s in students]
         if entry.teacher:
             found.append(Subject(f"teacher:{entry.teacher}", None, fingerprint(self.teachers.describe(entry.teacher))))
@@ -148,6 +151,7 @@ class Evaluation:
             "ask": lambda: lambda prompts, limit: self._ask(subject, backend, prompts, limit),
             "student": lambda: backend.module(),
             "tokenizer": lambda: backend.tokenizer(),
+            "scorer": lambda: Scorer(str(subject.path)),
             "teacher": lambda: self.teachers.backend(entry.teacher).module() if entry.teacher else None,
         }
         return [offered[name]() for name in names]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
-from stillhouse.recipe import ObjectiveEntry, Phase, Recipe
+from stillhouse.recipe import EvaluateEntry, ObjectiveEntry, Phase, Recipe
 from stillhouse.resolve import Signature
 
 _MODE_SEEKING = ("divergence.reverse_kl", "divergence.total_variation", "divergence.jensen_shannon")
@@ -41,8 +41,24 @@ def refuse_student(recipe: Recipe, where: str) -> None:
             raise RecipeError(f"{where}student.prune: say what is left: layers, hidden, intermediate or heads")
         if student.kind != "causal_lm":
             raise RecipeError(f"{where}student.prune: only a causal_lm is cut; prune it in a recipe of its own first")
+    if student.kind != "causal_lm" and recipe.rounds.most > 1:
+        raise RecipeError(
+            f"{where}rounds: a student of kind {student.kind} writes nothing that a round could begin with"
+        )
     if student.kind != "causal_lm" and any(phase.rollouts for phase in recipe.train):
         raise RecipeError(f"{where}train.rollouts: a student of kind {student.kind} writes nothing; leave them out")
+
+
+def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: str) -> None:
+    """Raises RecipeError where a student that scores is asked to write, or one that writes to score."""
+    if recipe.student is None:
+        return
+    kind, scores = recipe.student.kind, "scorer" in found.inputs
+    if scores == (kind == "causal_lm"):
+        able = "qa, language_model" if scores else "scored.pairs, scored.labels"
+        raise RecipeError(f"{where}: {entry.do} cannot be asked of a student of kind {kind}; use one of {able}")
+    if kind != "causal_lm" and (entry.teacher is not None or entry.may_lose is not None):
+        raise RecipeError(f"{where}: a scoring student stands alone; leave out `teacher` and `may_lose`")
 
 
 def refuse_phase(found: list[tuple[ObjectiveEntry, Signature]], number: int, recipe: Recipe, where: str) -> None:

@@ -172,6 +172,11 @@ class Teacher:
                     )
             except (OSError, ValueError) as error:
                 raise TeacherError(f"the model {self._name} cannot be loaded: {_first_line(error)}") from error
+            if any("SequenceClassification" in name for name in model.config.architectures or []):
+                raise TeacherError(
+                    f"the model {self._name} scores and does not write (a reward model, a classifier); it judges as "
+                    "preferences.reward_model"
+                )
             placed: Any = model
             if self._dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
                 placed = placed.float()  # a processor computes halves slower than floats, and less exactly
