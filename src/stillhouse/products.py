@@ -87,7 +87,8 @@ def _plain(tensor: Tensor) -> bool:
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
     small = x.numel() // max(x.shape[-1], 1) * weight.numel() < WORTH
-    if small or not (_plain(x) and _plain(weight)) or torch.is_autocast_enabled("cpu"):
+    elsewhere = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    if small or elsewhere or not (_plain(x) and _plain(weight)):
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _Linear.apply(x, weight, bias)
