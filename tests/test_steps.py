@@ -205,6 +205,20 @@ def test_too_few_rows_are_a_goal_not_met_with_everything_kept(here: Path) -> Non
     assert len(files(here / "run")["knowledge/answers/02-quality.correct/out.jsonl"].splitlines()) == 5
 
 
+def test_a_stated_bound_ends_the_topping_up(here: Path) -> None:
+    """Exactly N: by the share kept so far, at most four times as many seeds as before, and never more than `attempts`."""
+    write_jsonl(here / "seeds.jsonl", sums(400))
+    recipe = knowledge(fail={"refused": 1})
+    recipe["knowledge"]["answers"] |= {"keep": 10, "attempts": 100}
+    with pytest.raises(
+        GoalNotMet, match=r"0 of 10 rows were kept and all 100 seeds are used, as many as `attempts` allows"
+    ):
+        distill(recipe, out="run", quiet=True)
+    recipe["knowledge"]["answers"].pop("keep")
+    with pytest.raises(RecipeError, match="attempts: it bounds `keep`"):
+        distill(recipe, out="run", quiet=True)
+
+
 def test_nothing_left_names_what_was_lost(here: Path) -> None:
     recipe = knowledge(reply="The answer is 0.")
     with pytest.raises(

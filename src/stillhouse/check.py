@@ -82,7 +82,12 @@ def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
 
 
 def _rounds(recipe: Recipe, folder: Path, where: str) -> None:
-    """A later round must have something to go on from: a student that learned, or rows that are carried."""
+    """What is topped up has a goal; a later round has something to go on from: a student that learned, or rows carried on."""
+    for name, branch in recipe.knowledge.items():
+        if branch.attempts is not None and branch.keep is None:
+            raise RecipeError(
+                f"{where}knowledge.{name}.attempts: it bounds `keep`, which is not given; write `keep: N` too"
+            )
     if recipe.rounds.most == 1:
         for name, branch in recipe.knowledge.items():
             if branch.carry != "seeds":
@@ -485,7 +490,7 @@ def _teacher_plan(name: str, entry: TeacherEntry) -> dict[str, Any]:
     return {
         "name": name,
         "backend": entry.backend,
-        **{key: entry.knobs[key] for key in ("model", "base_url") if key in entry.knobs},
+        **{key: entry.knobs[key] for key in ("model", "base_url", "transport") if key in entry.knobs},
     }
 
 

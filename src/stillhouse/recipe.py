@@ -109,6 +109,7 @@ class Branch(_Strict):
     elicit: list[ElicitEntry] = Field(default_factory=list)
     select: list[SelectEntry] = Field(default_factory=list)
     keep: int | None = Field(default=None, gt=0)
+    attempts: int | None = Field(default=None, gt=0)  # the most seeds that `keep` may use
     carry: Literal["seeds", "pool", "last"] = "seeds"
 
 

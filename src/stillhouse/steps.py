@@ -161,17 +161,20 @@ class Knowledge:
 
     def _until_enough(self, name: str, branch: Branch, home: Path, wanted: int) -> Path:
         """More and more seeds until `wanted` rows are kept; stored answers make each longer pass cost only what is new."""
-        seeds = wanted if self.limit is None else min(wanted, self.limit)
+        bound = min((each for each in (self.limit, branch.attempts) if each is not None), default=None)
+        seeds = wanted if bound is None else min(wanted, bound)
         while True:
             last = self._chain(name, branch, home, seeds, wanted)
             kept, used = len(Records(last)), len(Records(self._home(home, 0, branch.seeds) / "out.jsonl"))
             if kept >= wanted:
                 return last
-            if used < seeds or seeds == self.limit:
-                text = f"knowledge.{name}: {kept} of {wanted} rows were kept and all {used} seeds are used; {self._losses(home)}"
+            if used < seeds or seeds == bound:
+                met = "seeds are used, as many as `attempts` allows" if seeds == branch.attempts else "seeds are used"
+                text = f"knowledge.{name}: {kept} of {wanted} rows were kept and all {used} {met}; {self._losses(home)}"
                 raise GoalNotMet(f"{text}; give more seeds, more samples (`sampling: {{n: ...}}`) or a lower `keep`")
-            seeds = max(used + 8, round(1.1 * used * wanted / max(kept, 1)))
-            seeds = seeds if self.limit is None else min(seeds, self.limit)
+            # by the share kept so far, a tenth more; a share told by few rows may be far off, so at most four times as many
+            seeds = min(max(used + 8, round(1.1 * used * wanted / max(kept, 1))), 4 * max(used, 8))
+            seeds = seeds if bound is None else min(seeds, bound)
 
     def _chain(self, name: str, branch: Branch, home: Path, seeds: int | None, keep: int | None) -> Path:
         steps = list(self._planned(name, branch, home, keep))

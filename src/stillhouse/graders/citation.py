@@ -5,8 +5,9 @@ The reference holds the passages: a JSON list of texts, or text in which each pa
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from stillhouse.graders import CANNOT_TELL_NO_REFERENCE, Grade, Grader
 
@@ -26,10 +27,7 @@ class Statement:
 
 def named(responses: Sequence[str], references: Sequence[str | None]) -> list[Grade]:
     """The share of an answer's citations that name a passage there is; an answer without any is worth 0 ("no_citation")."""
-    return [
-        _told(reference, lambda passages, response=response: _named(statements(response), passages))
-        for response, reference in zip(responses, references, strict=True)
-    ]
+    return _each(responses, references, _named)
 
 
 def recall(responses: Sequence[str], references: Sequence[str | None], *, grader: Grader) -> list[Grade]:
@@ -38,10 +36,7 @@ def recall(responses: Sequence[str], references: Sequence[str | None], *, grader
     `grader` tells entailment (`{do: entailment.follows, model: ...}`), from 0.5 on. A sentence that cites nothing, or a passage
     there is not, is not supported. Sources: R19 (IsSup), ALCE's citation recall.
     """
-    return [
-        _told(reference, lambda passages, response=response: _recall(statements(response), passages, grader))
-        for response, reference in zip(responses, references, strict=True)
-    ]
+    return _each(responses, references, partial(_recall, grader=grader))
 
 
 def precision(responses: Sequence[str], references: Sequence[str | None], *, grader: Grader) -> list[Grade]:
@@ -49,17 +44,22 @@ def precision(responses: Sequence[str], references: Sequence[str | None], *, gra
 
     Source: ALCE's citation precision, without its allowance for passages that support only together.
     """
-    return [
-        _told(reference, lambda passages, response=response: _precision(statements(response), passages, grader))
-        for response, reference in zip(responses, references, strict=True)
-    ]
+    return _each(responses, references, partial(_precision, grader=grader))
 
 
-def _told(reference: str | None, grade) -> Grade:  # type: ignore[no-untyped-def]
-    if reference is None:
-        return CANNOT_TELL_NO_REFERENCE
-    passages = passages_of(reference)
-    return grade(passages) if passages else Grade(None, "unreadable_reference")
+def _each(
+    responses: Sequence[str],
+    references: Sequence[str | None],
+    score: Callable[[list[Statement], dict[int, str]], Grade],
+) -> list[Grade]:
+    grades = []
+    for response, reference in zip(responses, references, strict=True):
+        passages = passages_of(reference) if reference is not None else {}
+        if passages:
+            grades.append(score(statements(response), passages))
+        else:
+            grades.append(CANNOT_TELL_NO_REFERENCE if reference is None else Grade(None, "unreadable_reference"))
+    return grades
 
 
 def _named(found: list[Statement], passages: dict[int, str]) -> Grade:

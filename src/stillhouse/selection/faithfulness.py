@@ -117,7 +117,7 @@ def round_trip(
     """
     again = replayed(records)
     embedder = embedding.load(model)
-    documents = list(dict.fromkeys([*(instruction_text(record) for record in again), *others]))  # type: ignore[arg-type]
+    documents = list(dict.fromkeys([*(instruction_text(record) for record in again), *others]))
     place = {text: number for number, text in enumerate(documents)}
     rows_ND = np.concatenate([embedding.unit_rows(embedder, part) for part in embedding.chunks(documents)])
     for chunk in embedding.chunks(again):

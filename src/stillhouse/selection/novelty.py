@@ -68,12 +68,12 @@ class Pool:
         shared = self._shared(len(ids))
         if len(lists) < shared or not lists:
             return []
-        found = np.concatenate([np.frombuffer(each, dtype=np.uint32) for each in lists])
-        found.sort()
-        found = found[shared - 1 :][found[shared - 1 :] == found[: len(found) - shared + 1]]
+        listed = np.sort(np.concatenate([np.frombuffer(each, dtype=np.uint32) for each in lists]))
+        near = listed[shared - 1 :][listed[shared - 1 :] == listed[: len(listed) - shared + 1]]
         low, high = self.threshold * len(ids) / (2 - self.threshold), (2 - self.threshold) * len(ids) / self.threshold
-        lengths = np.frombuffer(self._lengths, dtype=np.uint32)[found]
-        return np.unique(found[(lengths >= low - 1e-9) & (lengths <= high + 1e-9)]).tolist()
+        lengths = np.frombuffer(self._lengths, dtype=np.uint32)[near]
+        fits: list[int] = np.unique(near[(lengths >= low - 1e-9) & (lengths <= high + 1e-9)]).tolist()
+        return fits
 
     def _index(self, position: int) -> None:
         for key in self._prefix(self._lists[position]):
