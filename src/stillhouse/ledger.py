@@ -71,7 +71,8 @@ def _step(store: AnswerStore, run: str, folder: Path, stamp: Mapping[str, Any], 
         asked.update(row["origin"]["keys"])
     for _, row in read_jsonl(folder / "lost.jsonl"):
         found[row["parent"], row["state"], row["reason"]] += 1
-        asked.update(row["keys"])
+        if row["state"] != "not_attempted":  # a recorded teacher that has no answer was not asked
+            asked.update(row["keys"])
     if "verdicts" in stamp:  # steps of older versions wrote none
         told = verdicts_of(store, run, name)
         for book, more in (("files", found - told), ("store", told - found)):

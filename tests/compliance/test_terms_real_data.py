@@ -99,3 +99,42 @@ def test_gpt_4_trajectories_as_a_data_set_are_disclosed_and_as_a_teacher_unsettl
 def test_word_problems_raise_no_alarm():
     rows = (Path(DATA) / "gsm8k/train.jsonl").read_text(encoding="utf-8").splitlines()[:500]
     assert [f.rule for row in rows for f in scan(json.loads(row)["question"])] == []
+
+
+@pytest.mark.parametrize(
+    ("record", "file", "research", "released"),
+    [
+        # human labels over answers of models whose own licences speak: Bloom's restrictions travel, LLaMA's stay unsettled
+        ("data.pandalm-test", "preference/testset-v1.json", {"DISCLOSE_UPSTREAM", "FIELD_OF_USE"}, "unknown"),
+        ("data.pubmedqa", "medical/ori_pqal.json", set(), "permit"),  # MIT, written by people
+        ("data.commonsenseqa", "step-by-step/cqa/cqa_train.json", {"CONFIRM_SOURCE"}, "unknown"),  # known second-hand
+        ("data.svamp", "step-by-step/svamp/svamp_train.json", set(), "permit"),  # two readings, both of which allow it
+        ("data.fireact", "agents/multitask_multimethod.json", {"DISCLOSE_UPSTREAM"}, "unknown"),  # GPT-4 wrote it
+    ],
+)
+def test_data_sets_follow_their_facts(record, file, research, released):
+    assert (Path(DATA) / file).is_file()
+
+    def decided(purpose):
+        rows = [{"path": file, "terms": {"record": record}}]
+        return decide(
+            plan_of(use={"purpose": purpose}, teachers=[], seeds=rows, student={"model": "pocket"}), today=TODAY
+        )
+
+    assert set(decided("research").codes) == research
+    assert decided("open_release").verdict == released
+
+
+@pytest.mark.parametrize("purpose", ["research", "commercial_product", "open_release"])
+def test_the_smallest_real_llama_may_teach(purpose):
+    """MIT, by the file beside its weights."""
+    folder = Path(DATA) / "stories260K/hf"
+    assert (folder / "model.safetensors").is_file()
+    teacher = {
+        "name": "t",
+        "backend": "transformers",
+        "model": str(folder),
+        "terms": {"record": "karpathy.tinyllamas.mit"},
+    }
+    plan = plan_of(use={"purpose": purpose}, teachers=[teacher], seeds=[], student={"model": "pocket"})
+    assert decide(plan, today=TODAY).codes == ()

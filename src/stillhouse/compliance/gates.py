@@ -62,7 +62,7 @@ def decide(
 ) -> Decision:
     """The decision of a plan at a gate, acknowledgments applied.
 
-    Judged on the later of today and the plan's `as_of`. `screening` holds the counts of `screening.Tally.as_use()`.
+    Judged on the later of today and the plan's `as_of`. `screening` is what `screening.as_use` gives.
     """
     day = today or date.today()
     update: dict[str, Any] = {"gate": gate, "as_of": max(day, plan.use.as_of or day)}
