@@ -104,6 +104,7 @@ def test_symbolic() -> None:
 
 
 def test_a_tower_of_powers_is_killed_and_says_so() -> None:
+    """Bad input 25: in a process of its own, killed at its time; a time-out is no verdict."""
     graded = equal(["\\boxed{\\sqrt{16}}", "\\boxed{9^{9^{9^9}}}"], ["4", "x + 1"], seconds=3.0)
     assert graded[0].value == 1.0
     assert graded[1] in (Grade(None, "timed_out"), Grade(None, "verifier_failed"))

@@ -1,6 +1,5 @@
 """Batches against the fake provider's two batch interfaces: half price, matched by id, never sent twice (teacher-calls 10)."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -296,12 +295,8 @@ def test_the_budget_holds_and_goes_on(opened: Open, clock: Any, wire: str) -> No
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_an_interrupted_wait_is_taken_up_again(opened: Open, clock: Any, wire: str) -> None:
-    class Impatient(type(clock)):  # type: ignore[misc]
-        async def sleep(self, seconds: float) -> None:
-            raise KeyboardInterrupt
-
     with FakeProvider("fine", batches=[BatchStep(polls=3)]) as provider:
-        with pytest.raises(BaseException):  # noqa: B017  (what an event loop makes of a KeyboardInterrupt)
+        with pytest.raises(RuntimeError, match="interrupted"):
             list(opened(clock=BrokenOff(), **QUIET).teacher("t", teacher_at(wire, provider.url)).ask(rows(5)))
         calls = opened(clock=clock, **QUIET)
         assert texts(calls.teacher("t", teacher_at(wire, provider.url)).ask(rows(5))) == ["fine"] * 5
@@ -426,4 +421,32 @@ def test_killed_between_sending_and_writing_the_receipt_down(tmp_path: Path, wir
         assert sizes(provider) == [ROWS]
         assert run(tmp_path, wire, provider.url) == [f"Q{n}" for n in range(ROWS)]
         assert sizes(provider) == [ROWS]
-        assert json.loads(json.dumps(provider.batches.made[0].polled)) >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_two_processes_send_one_batch(tmp_path: Path) -> None:
+    """Leases: what one process has in a batch, the other waits for."""
+    with FakeProvider(lambda prompt: prompt.upper(), batches=[BatchStep(polls=1)]) as provider:
+        AnswerStore(tmp_path).close()
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if not child:
+                os._exit(run(tmp_path, "chat", provider.url) != [f"Q{n}" for n in range(ROWS)])
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        assert sum(sizes(provider)) == ROWS == len(provider.requests)
+        with Calls(tmp_path) as calls:
+            assert audit(calls.store, deep=True) == []
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_wait_longer_than_the_patience_ends_the_run(opened: Open, clock: Any, wire: str) -> None:
+    with FakeProvider("fine", by_path={"POST": [status(429, retry_after="86400")]}) as provider:
+        with pytest.raises(TeacherError, match="left alone until"):
+            list(opened(clock=clock, **QUIET).teacher("t", teacher_at(wire, provider.url)).ask(rows(5)))
+        assert (
+            texts(opened(clock=clock, **QUIET).teacher("t", teacher_at(wire, provider.url)).ask(rows(5)))
+            == ["fine"] * 5
+        )
+        assert sizes(provider) == [5]

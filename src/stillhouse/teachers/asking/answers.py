@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RunFailed
+from stillhouse.teachers.asking.files import write_durably
 from stillhouse.teachers.asking.rebuild import rebuild
 from stillhouse.teachers.asking.schema import prepare, refuse_network_disk
 from stillhouse.teachers.base import Answer
@@ -235,17 +236,9 @@ class AnswerStore:
     def _as_file(self, packed: bytes) -> bytes:
         """A large blob as a content-addressed file, durable before the row that names it."""
         name = hashlib.sha256(packed).hexdigest()
-        folder = self.folder / "blobs"
-        folder.mkdir(exist_ok=True)
-        target = folder / name
+        target = self.folder / "blobs" / name
         if not target.exists():
-            part = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
-            with part.open("wb") as file:
-                file.write(packed)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-            _sync_folder(folder)
+            write_durably(target, packed)
         return b"file:" + name.encode("ascii")
 
     def _open(self) -> sqlite3.Connection:
@@ -314,11 +307,3 @@ def _answer_row(key: str, attempt: int, answer: Answer, logprobs: bytes | None) 
         key, attempt, answer.text, answer.reasoning, answer.finish_reason, answer.served_model, answer.input_tokens,
         answer.output_tokens, int(answer.estimated), json.dumps(list(answer.ignored)), answer.cost_usd, logprobs,
     )  # fmt: skip
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

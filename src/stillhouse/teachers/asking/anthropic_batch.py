@@ -40,7 +40,7 @@ class AnthropicBatches:
 
     async def submit(self, submission: Submission) -> str | Fault:
         content = b'{"requests":[' + b",".join(submission.lines.splitlines()) + b"]}"
-        made = await self._asked("POST", "/messages/batches", content=content)
+        made = await self._teacher.connected().call("POST", "/messages/batches", content=content)
         if isinstance(made, Fault):
             return made
         return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
@@ -49,7 +49,7 @@ class AnthropicBatches:
         """One of the right size that was made since; whether it is ours its results say (the caller compares their ids)."""
         after = ""
         while True:
-            page = await self._asked("GET", f"/messages/batches?limit=100{after}")
+            page = await self._teacher.connected().call("GET", f"/messages/batches?limit=100{after}")
             if isinstance(page, Fault):
                 return page
             rows = [row for row in page.get("data") or [] if isinstance(row, dict)]
@@ -65,7 +65,7 @@ class AnthropicBatches:
             after = f"&after_id={rows[-1]['id']}"
 
     async def state(self, batch: str) -> BatchState | Fault:
-        row = await self._asked("GET", f"/messages/batches/{batch}")
+        row = await self._teacher.connected().call("GET", f"/messages/batches/{batch}")
         if isinstance(row, Fault):
             return row
         told = str(row.get("processing_status"))
@@ -94,16 +94,6 @@ class AnthropicBatches:
             status = told[0] if told else 400 if "invalid_request_error" in body.decode() else 500
             return Reply(status_fault(status, body, {}, wall=0.0), raw, status)
         return Reply(Fault("protocol", f"a result of the type {kind!r}"), raw)
-
-    async def _asked(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
-        received, _ = await self._teacher.connected().send(method, path, **what)
-        if isinstance(received, Fault):
-            return received
-        try:
-            value = json.loads(received)
-        except (ValueError, RecursionError):
-            value = None
-        return value if isinstance(value, dict) else Fault("protocol", f"{method} {path}: no JSON object came back")
 
 
 def _seconds(text: Any) -> float:

@@ -20,7 +20,8 @@ from stillhouse.teachers.asking.budget import Purse, Spent
 from stillhouse.teachers.asking.jobs import Job, Wanted
 from stillhouse.teachers.asking.keys import canonical_json, derived_seed, request_v1
 from stillhouse.teachers.asking.loop import Loop
-from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence
+from stillhouse.teachers.asking.pace import later
+from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence, later_sentence
 from stillhouse.teachers.asking.wire import Clock, Fault, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Request
 
@@ -364,11 +365,13 @@ class Batcher:
             self._wait(got, waits)
 
     def _wait(self, fault: Fault, waits: int) -> None:
-        most = min(_BACKOFF_MOST_S, _BACKOFF_S * 2.0 ** min(waits - 1, 10))
         if fault.retry_after_s is None:
+            most = min(_BACKOFF_MOST_S, _BACKOFF_S * 2.0 ** min(waits - 1, 10))
             self._do(self.clock.sleep(most * self.clock.jitter()))
+        elif fault.retry_after_s > self.max_stall:
+            raise TeacherError(later_sentence(self.teacher, self.backend.url, fault, self.clock.wall()))
         else:
-            self._do(self.clock.sleep(fault.retry_after_s * (1 + 0.2 * self.clock.jitter())))
+            self._do(self.clock.sleep(later(fault.retry_after_s, self.clock)))
 
 
 async def _now(work: Callable[[], _T]) -> _T:

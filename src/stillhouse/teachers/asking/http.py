@@ -94,6 +94,17 @@ class Server:
             return status_fault(status, raw, response.headers, wall=time.time()), status
         return raw, status
 
+    async def call(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
+        """What `send` brings, where that is a JSON object."""
+        received, _ = await self.send(method, path, **what)
+        if isinstance(received, Fault):
+            return received
+        try:
+            value = json.loads(received)
+        except (ValueError, RecursionError):
+            value = None
+        return value if isinstance(value, dict) else Fault("protocol", f"{method} {path}: no JSON object came back")
+
     def _made(self) -> Any:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # connections belong to the loop they were made in

@@ -20,7 +20,7 @@ from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.asking.leases import BATCHED, Lease, alive, release, settle_dead, take
 from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.pace import Pace, later
-from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence
+from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence, later_sentence
 from stillhouse.teachers.asking.wire import Clock, Fault, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Outcome, Request
 
@@ -198,7 +198,7 @@ class Asker:
         elif fault.kind == "rate_limit":
             self.pace.limited(fault.retry_after_s)
             if (fault.retry_after_s or 0.0) > self.pace.max_stall:
-                self.stop(TeacherError(_later(self.teacher, self.backend.url, fault, self.clock.wall())))
+                self.stop(TeacherError(later_sentence(self.teacher, self.backend.url, fault, self.clock.wall())))
         elif fault.kind in ROW:
             self.pace.succeeded(seconds)
         else:
@@ -250,11 +250,6 @@ def batched_sentence(teacher: str, number: int, batch: str) -> str:
         f"teacher {teacher!r}: {number} of these requests wait in batch {batch}; set `transport: batch` to wait for it, or "
         "cancel it at the provider, and run again"
     )
-
-
-def _later(teacher: str, url: str, fault: Fault, wall: float) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(wall + min(fault.retry_after_s or 0.0, 10 * 365 * 86400.0)))
-    return f"teacher {teacher!r}: {url} asks to be left alone until {when}; what was answered is kept: run again then"
 
 
 def ask_bare(backend: WireBackend, requests: Iterable[Request]) -> Iterator[Outcome]:

@@ -35,7 +35,9 @@ class OpenAIBatches:
 
     async def submit(self, submission: Submission) -> str | Fault:
         name = f"stillhouse-{submission.local_id}.jsonl"
-        sent = await self._asked("POST", "/files", files={"file": (name, submission.lines)}, data={"purpose": "batch"})
+        sent = await self._teacher.connected().call(
+            "POST", "/files", files={"file": (name, submission.lines)}, data={"purpose": "batch"}
+        )
         if isinstance(sent, Fault):
             # a file alone costs nothing: whatever became of it, another may be uploaded
             return Fault("transient", sent.detail) if sent.kind == "unknown_after_send" else sent
@@ -43,7 +45,7 @@ class OpenAIBatches:
             "input_file_id": str(sent.get("id")), "endpoint": f"/v1{self._teacher.path()}", "completion_window": "24h",
             "metadata": {"local_id": submission.local_id},
         }  # fmt: skip
-        made = await self._asked("POST", "/batches", body=body)
+        made = await self._teacher.connected().call("POST", "/batches", body=body)
         if isinstance(made, Fault):
             return made
         return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
@@ -52,7 +54,7 @@ class OpenAIBatches:
         """By the `local_id` in its metadata, else by the hash of its input file."""
         after = ""
         while True:
-            page = await self._asked("GET", f"/batches?limit=100{after}")
+            page = await self._teacher.connected().call("GET", f"/batches?limit=100{after}")
             if isinstance(page, Fault):
                 return page
             rows = [row for row in page.get("data") or [] if isinstance(row, dict) and row.get("id") not in others]
@@ -84,7 +86,7 @@ class OpenAIBatches:
         return hashlib.sha256(content).digest() == hashlib.sha256(submission.lines).digest()
 
     async def state(self, batch: str) -> BatchState | Fault:
-        row = await self._asked("GET", f"/batches/{batch}")
+        row = await self._teacher.connected().call("GET", f"/batches/{batch}")
         if isinstance(row, Fault):
             return row
         told = str(row.get("status"))
@@ -92,7 +94,7 @@ class OpenAIBatches:
 
     async def results(self, batch: str) -> list[bytes] | Fault:
         """The output file and the error file; either may be missing."""
-        row = await self._asked("GET", f"/batches/{batch}")
+        row = await self._teacher.connected().call("GET", f"/batches/{batch}")
         if isinstance(row, Fault):
             return row
         lines: list[bytes] = []
@@ -122,16 +124,6 @@ class OpenAIBatches:
     async def _content(self, file: str) -> bytes | Fault:
         received, _ = await self._teacher.connected().send("GET", f"/files/{file}/content")
         return received
-
-    async def _asked(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
-        received, _ = await self._teacher.connected().send(method, path, **what)
-        if isinstance(received, Fault):
-            return received
-        try:
-            value = json.loads(received)
-        except (ValueError, RecursionError):
-            value = None
-        return value if isinstance(value, dict) else Fault("protocol", f"{method} {path}: no JSON object came back")
 
 
 def _failed(row: dict[str, Any]) -> Fault:

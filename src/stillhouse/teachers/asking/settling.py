@@ -1,5 +1,6 @@
 """From a reply to the attempt as it is written down: how it ended, what it cost, what is odd about it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from stillhouse.teachers.asking.gate import usable
 from stillhouse.teachers.asking.wire import Clock, Fault, Price, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Request
 
-__all__ = ["FATAL", "ROW", "Settling", "fatal_sentence", "same_model"]
+__all__ = ["FATAL", "ROW", "Settling", "fatal_sentence", "later_sentence", "same_model"]
 
 FATAL = ("quota", "auth", "refused_connection")  # nothing more can be asked
 ROW = ("bad_request", "context_overflow", "refused")  # this one request will not be answered
@@ -107,3 +108,9 @@ def fatal_sentence(teacher: str, url: str, fault: Fault) -> str:
         "refused_connection": "cannot be reached: start the server or correct base_url",
     }.get(fault.kind, "does not accept the first request: check the model name and the settings")
     return f"teacher {teacher!r}: {url} {what}, then run again ({fault.detail})"
+
+
+def later_sentence(teacher: str, url: str, fault: Fault, wall: float) -> str:
+    """When it is worth coming back."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(wall + min(fault.retry_after_s or 0.0, 10 * 365 * 86400.0)))
+    return f"teacher {teacher!r}: {url} asks to be left alone until {when}; what was answered is kept: run again then"
