@@ -5,6 +5,9 @@ and the medians of the ratios of neighbours are reported. Before anything is tim
 under the teacher itself must agree within two standard errors: a faster sampler of another distribution would not count.
 Refuses to run when the machine is busier than it has cores; `--force` runs and records that.
 
+MODEL is a folder, the pocket teacher if left out, or `random_15M`: 15M weights at random and a vocabulary of 32,000, where
+drawing a token costs as much as the model does.
+
     python benchmarks/calls_generation.py [MODEL] [--prompts 256] [--new 96] [--batch 64] [--turns 3] [--threads 1] [--force]
 """
 
@@ -16,6 +19,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,9 +27,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from timing.training import prepare
+
 from stillhouse.pocket import teacher_path
 
 HERE = Path(__file__).resolve().parent
+RANDOM = "random_15M"
 
 
 def main() -> int:
@@ -38,8 +45,13 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     from stillhouse.teachers.transformers import Teacher
 
-    teacher = Teacher(model=options.model, device="cpu", batch_size=options.batch)
-    prompts = _prompts(teacher, options.prompts)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model == RANDOM:
+            prepare(Path(folder), "ragged", rows=1)
+        place = str(Path(folder) / "teacher") if options.model == RANDOM else options.model
+        teacher = Teacher(model=place, device="cpu", batch_size=options.batch)
+        teacher.module(), teacher.tokenizer()
+    prompts = _prompts(teacher, options.prompts, options.model)
     contestants: dict[str, Callable[[], list[tuple[list[int], list[int]]]]] = {
         "stillhouse": lambda: _ours(teacher, prompts, options.new, options.batch),
         "transformers batches": lambda: _batches(teacher, prompts, options.new, options.batch),
@@ -55,7 +67,7 @@ def main() -> int:
             tokens = sum(len(new) for _, new in contestant())
             rates[name].append([tokens / (time.perf_counter() - wall), tokens / (time.process_time() - busy)])
     result = _result(options, rates, likelihoods)
-    path = HERE / "results" / "calls_generation.json"
+    path = HERE / "results" / f"calls_generation{'-random_15M' if options.model == RANDOM else ''}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result["ratios"], indent=2))
@@ -74,9 +86,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _prompts(teacher: Any, number: int) -> list[list[int]]:
-    """Ragged: 8 to 64 tokens of the model's own text."""
+def _prompts(teacher: Any, number: int, model: str) -> list[list[int]]:
+    """Ragged: 8 to 64 tokens of the model's own text, or any where it has none."""
     draw, tokenizer = random.Random(0), teacher.tokenizer()
+    if model == RANDOM:
+        return [[draw.randrange(5, 32_000) for _ in range(draw.randint(8, 64))] for _ in range(number)]
     story = tokenizer(
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. " * 4
     )
