@@ -231,3 +231,44 @@ def test_kill_9_leaves_whole_rows_and_the_rest_is_worked_out(examples: Any, teac
     records = elicited(feature.top_k, {}, examples, teacher)
     assert sum(seen) == 8
     joined(records, teacher.own).beliefs(range(20), vocabulary=len(teacher.own))
+
+
+class Served:
+    """A teacher behind a server: it tells the likeliest tokens of a response and shows nothing else."""
+
+    name = "served"
+
+    def __init__(self, local: Any) -> None:
+        self.local = local
+
+    def identity(self) -> Any:
+        return replace(self.local.identity(), wire="openai-completions")
+
+    def tokenizer_fingerprint(self) -> str:
+        return self.local.tokenizer_fingerprint()
+
+    def signals(self) -> Path:
+        return self.local.signals()
+
+    def top_logprobs(self, pairs: Any, *, k: int) -> Any:
+        from stillhouse.teachers.base import TokenBeliefs
+
+        for prompt, response in pairs:
+            whole = render(self.local.own, prompt, response)
+            with torch.no_grad():
+                logits = self.local.model(torch.tensor([whole.ids])).logits[0, whole.start - 1 : -1]
+            top = logits.log_softmax(-1).topk(k)
+            yield TokenBeliefs(np.array(whole.response), top.indices.numpy(), top.values.numpy())
+
+
+def test_a_served_teacher_fills_the_same_store_of_likeliest_tokens(examples: Any, teacher: Any) -> None:
+    served = elicited(feature.top_k, {"k": 8}, examples, Served(teacher))
+    local = elicited(feature.top_k, {"k": 8}, examples, teacher)
+    assert served[0].store != local[0].store  # another wire
+    ours, theirs = (
+        joined(rows, teacher.own).beliefs(range(20), vocabulary=len(teacher.own)) for rows in (local, served)
+    )
+    assert (ours.ids_NK == theirs.ids_NK).all()
+    assert torch.allclose(ours.logprobs_NK, theirs.logprobs_NK)
+    with pytest.raises(RecipeError, match="cannot show its distributions"):
+        list(feature.sampled_tokens(examples, Served(teacher)))

@@ -108,8 +108,8 @@ def way(
 ) -> tuple[Any, Any]:
     """A codec and what it is given for each row."""
     if do == "feature.top_k":
-        k = min(knobs.get("k", 64), width - 1)
-        kept = [top_k(one, k=k, least=knobs.get("least", 0.0)) for one in logits]
+        k = min(knobs.get("k", 128), width - 1)
+        kept = [top_k(one, k=k, least=knobs.get("least", 1e-4)) for one in logits]
         return TopKCodec(k, PrefixCode.fitted(np.concatenate([one.ids_n for one in kept]), width)), kept
     if do == "feature.sampled_tokens":
         draws = knobs.get("draws", 50)
