@@ -25,6 +25,7 @@ LAYERS = (
         "run",
         "rounds",
         "overlap",
+        "passing",
         "steps",
         "students",
         "scores",

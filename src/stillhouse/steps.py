@@ -7,7 +7,6 @@ its start, and the store of answers sees to it that nothing is asked twice.
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 from stillhouse.check import BASE_STUDENT, STUDENT, nested, nested_kind
 from stillhouse.compliance.watch import Watch, screening_lines
 from stillhouse.errors import GoalNotMet, RecipeError
+from stillhouse.passing import coverage, first_rows, joined, random_rows, routed
 from stillhouse.progress import Progress
 from stillhouse.recipe import Branch, ElicitEntry, Entry, Recipe, fingerprint
 from stillhouse.records import Lost, Record, StoredSignal, stamped
@@ -304,7 +304,7 @@ class Knowledge:
     def _beside(self, step: Step, source: Records | None) -> dict[str, Any]:
         """What a step's rows alone do not tell: how evenly meta-information was used, how often a selector errs."""
         if step.kind == "elicit" and step.entry.do.startswith("curation.") and source is not None:
-            return {"coverage": _coverage(step.folder, source)}
+            return {"coverage": coverage(step.folder, source)}
         drawn = getattr(step.entry, "drawn", False)
         if step.kind == "select" and step.entry.do.startswith("decontaminate.") and source is not None and not drawn:
             from stillhouse.selection.decontaminate import chance
@@ -327,10 +327,10 @@ class Knowledge:
     def _results(self, step: Step, source: Records | None, limit: int | None, carried: Data | None) -> Iterable[Result]:
         if step.kind == "keep":
             assert source is not None
-            return _first(source, step.entry.knobs["rows"])
+            return first_rows(source, step.entry.knobs["rows"])
         if step.kind == "union":
             assert source is not None
-            return _joined(Records(self.pool.path) if self.pool else (), source)
+            return joined(Records(self.pool.path) if self.pool else (), source)
         function = self.bound(step.kind, step.entry, step.where)
         if step.kind == "seeds":
             if carried is None:
@@ -343,7 +343,7 @@ class Knowledge:
             assert isinstance(step.entry, ElicitEntry)
             return self._elicited(function, step.entry, source, step.where, self._stage(step))
         if getattr(step.entry, "drawn", False):
-            return _random(source, self.drawn[step.number], self.recipe.seed)
+            return random_rows(source, self.drawn[step.number], self.recipe.seed)
         return (record if reason is None else Lost(record.id, reason) for record, reason in function(source))
 
     def _elicited(
@@ -354,7 +354,7 @@ class Knowledge:
             yield from function(source)
             return
         for name in names:
-            mine = _routed(source, names, name, entry.route, where)
+            mine = routed(source, names, name, entry.route, where)
             if name in self.without:
                 yield from (Lost(record.id, "without_teacher") for record in mine)
             else:
@@ -413,65 +413,8 @@ class Knowledge:
         return "; ".join(told) or "no row was lost"
 
 
-def _routed(source: Records, names: Sequence[str], name: str, route: str, where: str) -> Iterable[Record]:
-    """The records that go to one of several teachers: all, in turn, or by a column that names the teacher."""
-    if route == "all" or len(names) == 1:
-        return source
-    if route == "round_robin":
-        return islice(source, names.index(name), None, len(names))
-    return (record for record in source if _column(record, route, names, where) == name)
-
-
-def _column(record: Record, column: str, names: Sequence[str], where: str) -> str:
-    value = record.columns.get(column)
-    if value not in names:
-        raise RecipeError(
-            f"{where}.route: row {record.id} has {column} = {value!r}, which is none of the teachers {', '.join(names)}; "
-            "write all, round_robin, or a column kept by `seeds.columns`"
-        )
-    return str(value)
-
-
 def _shipped(path: Path) -> bool:
     return path.is_relative_to(PACKAGE) and path.parent != PACKAGE
-
-
-def _coverage(folder: Path, source: Records) -> dict[str, Any]:
-    """How often each piece of meta-information was used: `coverage.jsonl` has every one, the stamp the sums (R09, 3.3)."""
-    used: Counter[str] = Counter()
-    for record in Records(folder / "out.jsonl"):
-        used.update(record.origin.parents)
-    with Writer(folder / "coverage.jsonl") as out:
-        for record in source:
-            piece = record.prompt[-1].content if record.prompt else ""
-            out.write_row({"id": record.id, "piece": piece[:200], "rows": used[record.id]})
-    times = Counter(used[record.id] for record in source)
-    spread = {str(number): pieces for number, pieces in sorted(times.items())}
-    return {"pieces": len(source), "unused": times[0], "most": max(times, default=0), "times": spread}
-
-
-def _first(source: Records, rows: int) -> Iterator[Result]:
-    for number, record in enumerate(source):
-        yield record if number < rows else Lost(record.id, "beyond_keep")
-
-
-def _joined(pool: Iterable[Record], source: Records) -> Iterator[Result]:
-    """The pool of earlier rounds and what this round adds to it; a row that is in it already is not added twice."""
-    held: set[str] = set()
-    for record in pool:
-        held.add(record.id)
-        yield record
-    for record in source:
-        yield Lost(record.id, "in_pool") if record.id in held else record
-
-
-def _random(source: Records, rows: int, seed: int) -> Iterator[Result]:
-    """As many rows as a selector kept, drawn by chance: what its choice is to be compared with."""
-    import numpy as np
-
-    drawn = set(np.random.default_rng(seed).permutation(len(source))[:rows].tolist())
-    for number, record in enumerate(source):
-        yield record if number in drawn else Lost(record.id, "not_drawn")
 
 
 def _stamp(folder: Path) -> dict[str, Any] | None:
