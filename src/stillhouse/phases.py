@@ -26,6 +26,14 @@ def asked_in(phase: Phase) -> set[str]:
     return found
 
 
+def reward_models(phase: Phase) -> list[Path]:
+    """Folders of the models that a phase's reward is read from."""
+    told = (phase.rollouts.reward or {}).get("path") if phase.rollouts is not None else None
+    if told is None:
+        return []
+    return [Path(told) / "student" if (Path(told) / "student").is_dir() else Path(told)]
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Makes the parts of `phase`. `knowledge` binds knobs; `earlier` is the folder of the phase before, if it goes on."""

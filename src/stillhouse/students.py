@@ -14,14 +14,14 @@ from typing import Any
 
 from stillhouse.check import REFERENCE
 from stillhouse.errors import RecipeError
-from stillhouse.phases import OBJECTIVES, Parts, asked_in
+from stillhouse.phases import OBJECTIVES, Parts, asked_in, reward_models
 from stillhouse.progress import Progress
 from stillhouse.recipe import Phase, Recipe, fingerprint
 from stillhouse.resolve import PACKAGE
 from stillhouse.steps import Data, Knowledge, Teachers, file_hash, student_path
 from stillhouse.store import Records, dump_line, read_json, read_stamp, write_json
 
-_TRAINING_CODE = ("train", "objectives", "kernels", "render.py", "generate.py")
+_TRAINING_CODE = ("train", "objectives", "kernels", "signals", "render.py", "generate.py")
 
 
 @dataclass(slots=True)
@@ -70,6 +70,7 @@ class Students:
         assert recipe.student is not None
         read = {entry.on for phase in recipe.train for entry in phase.objectives} - {"rollouts"}
         read |= {phase.rollouts.on for phase in recipe.train if phase.rollouts}
+        read |= {recipe.student.prune.on} if recipe.student.prune else set()
         online = {name for phase in recipe.train for name in asked_in(phase)} - {REFERENCE}
         model = student_path(recipe.student.model)
         parts = {
@@ -79,6 +80,7 @@ class Students:
             **({"before": self.before.stamp} if self.before else {}),
             "train": [phase.model_dump() for phase in recipe.train],
             "teachers": [teachers.describe(name) for name in sorted(online)],
+            "rewards": [file_hash(path) for phase in recipe.train for path in reward_models(phase)],
             "seed": seed,
             "code": [file_hash(PACKAGE / name) for name in _TRAINING_CODE],
         }

@@ -197,6 +197,28 @@ def test_it_trains_from_a_recipe(name: str, ground: Any, tmp_path: Path) -> None
         assert losses[-1] < losses[0]
 
 
+CUT = (
+    "cross_tokenizer.hybrid", "cross_tokenizer.span_likelihood", "fusion.routed", "ranking.contrastive",
+    "reinforcement.bradley_terry", "reinforcement.policy_gradient", "reinforcement.step_rewards",
+    "similarity.attention_relations", "supervised.edited", "supervised.figa",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_step_is_the_same_however_it_is_cut(name: str, ground: Any, tmp_path: Path) -> None:
+    """P06: 16 rows at once and four times four give the same loss and gradient, whatever is counted."""
+    entry, more = RECIPES[name]
+    rows = []
+    for pieces in (1, 4):
+        train = phase([{"do": name, **entry}], **{key: more[key] for key in more if key == "rollouts"})
+        train["args"] |= {"max_steps": 1, "per_device_train_batch_size": 16 // pieces}
+        train["args"]["gradient_accumulation_steps"] = pieces
+        (tmp_path / str(pieces)).mkdir()
+        rows.append(trained(ground, tmp_path / str(pieces), train, more.get("student"))[-1])
+    assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=1e-4, abs=1e-6)
+    assert rows[1]["grad_norm"] == pytest.approx(rows[0]["grad_norm"], rel=1e-3)
+
+
 def test_the_filters_of_ted_go_on_to_the_next_phase(ground: Any, tmp_path: Path) -> None:
     """R29: in stage 1 the student does not change; stage 2 begins with the filters that stage 1 learned."""
     entry = {"do": "similarity.task_aware", "on": "answers", "teacher": "wide"}
