@@ -174,6 +174,32 @@ def test_routes(here: Path, route: str) -> None:
     assert audit(run.path)["balanced"]
 
 
+def test_the_best_of_several_teachers_is_kept(here: Path) -> None:
+    """R36: with `route: all` the answers to one prompt are brought together before they are compared."""
+    recipe = knowledge()
+    recipe["teachers"] = {
+        "a": {"backend": "scripted", "responses": {"is [0-4] plus": "The answer is {reference}.", ".": "No idea."}},
+        "b": {"backend": "scripted", "responses": {"is [5-9] plus": "The answer is {reference}.", ".": "No idea."}},
+    }
+    recipe["knowledge"]["answers"] |= {
+        "elicit": [
+            {"do": "labeling.answer", "teacher": ["a", "b"], "route": "all"},
+            {"do": "feedback.gathered"},
+            {"do": "feedback.graded", "grader": {"do": "math.equal"}},
+        ],
+        "select": [{"do": "quality.best"}],
+    }
+    run = distill(recipe, out="run", quiet=True)
+    rows = list(run.records("answers"))
+    assert [row.origin.teacher for row in rows] == ["a"] * 5 + ["b"] * 5
+    assert all(row.columns["score"] == 1.0 for row in rows)
+    recipe["knowledge"]["answers"]["elicit"][2:] = []
+    recipe["knowledge"]["answers"]["select"] = [{"do": "quality.vote"}]
+    voted = distill(recipe, out="voted", quiet=True)
+    assert [row.response for row in voted.records("answers")] == [f"The answer is {3 * n + 1}." for n in range(10)]
+    assert audit(voted.path)["balanced"]
+
+
 def test_a_route_to_nobody_is_said(here: Path) -> None:
     recipe = knowledge()
     recipe["teachers"]["b"] = {"backend": "scripted"}
