@@ -202,12 +202,13 @@ Record = Seed | Example | TopLogprobs | StoredSignal | Ranking | Trajectory
 
 def content_id(*parts: object) -> str:
     """16 hex digits that depend on the parts alone."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=_plain)
+    text = _CANONICAL.encode(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def stamped(record: Record, step: str) -> Record:
-    return replace(record, origin=replace(record.origin, step=step))
+    born = record.origin
+    return replace(record, origin=Origin(born.parents, born.teacher, born.keys, step))
 
 
 def _plain(value: object) -> object:
@@ -216,3 +217,6 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be part of an id")
+
+
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=_plain)

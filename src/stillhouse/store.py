@@ -9,6 +9,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -33,37 +34,43 @@ KINDS: dict[str, type] = {
     kind.__name__: kind for kind in (Seed, Example, TopLogprobs, StoredSignal, Ranking, Trajectory)
 }
 SHARD_BYTES = 64 * 2**20
+_LINE = json.JSONEncoder(ensure_ascii=False)
 
 
 def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A record as plain JSON data and its arrays by field name."""
     row: dict[str, Any] = {"kind": type(record).__name__}
     arrays: dict[str, np.ndarray] = {}
-    for each in fields(record):
-        value = getattr(record, each.name)
+    for name in _names(type(record)):
+        value = getattr(record, name)
         if isinstance(value, np.ndarray):
-            arrays[each.name] = value
+            arrays[name] = value
         else:
-            row[each.name] = _plain(value)
+            row[name] = value if isinstance(value, str) else _plain(value)
     return row, arrays
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
 
 
 def from_row(row: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Record:
     kind = KINDS[row["kind"]]
     values: dict[str, Any] = dict(arrays or {})
-    for each in fields(kind):
-        if each.name in values:
+    for name in _names(kind):
+        if name in values:
             continue
-        value: Any = row[each.name]
-        if each.name in ("prompt", "asked"):
-            value = tuple(Message(m["role"], m["content"]) for m in value)
-        elif each.name == "acts":
+        value: Any = row[name]
+        if name in ("prompt", "asked"):
+            value = tuple([Message(m["role"], m["content"]) for m in value])
+        elif name == "acts":
             value = tuple(Act(**act) for act in value)
-        elif each.name == "origin":
+        elif name == "origin":
             value = Origin(tuple(value["parents"]), value["teacher"], tuple(value["keys"]), value["step"])
         elif isinstance(value, list):
             value = tuple(value)
-        values[each.name] = value
+        values[name] = value
     return kind(**values)
 
 
@@ -74,7 +81,7 @@ def lost_row(lost: Lost) -> dict[str, Any]:
 def dump_line(row: dict[str, Any]) -> bytes:
     """One line of JSON as UTF-8; text that UTF-8 cannot hold (lone surrogates) is escaped, so that it comes back as it was."""
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        return _LINE.encode(row).encode() + b"\n"
     except UnicodeEncodeError:
         return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
@@ -159,7 +166,7 @@ class Records(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         with open(self.path, "rb") as file:
             for line in file:
-                yield self._record(json.loads(line))
+                yield self._record(json.loads(str(line, "utf-8")))
 
     def _record(self, row: dict[str, Any]) -> Record:
         if "arrays" not in row:

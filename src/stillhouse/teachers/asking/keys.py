@@ -26,11 +26,12 @@ __all__ = [
 ]
 
 KEY_SCHEMA = 1
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
     """One spelling per value: sorted names, no blanks, non-ASCII kept. NaN and infinity are refused with ValueError."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
