@@ -114,7 +114,7 @@ TERMINAL = {
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("name", TERMINAL)
 def test_what_would_repeat_itself_is_not_tried_again(opened: Open, wire: str, name: str) -> None:
-    """Bad inputs 1, 7: and the row's neighbours are answered."""
+    """Bad inputs 1, 7 (D14, D26): and the row's neighbours are answered."""
     step, kind = TERMINAL[name]
     with FakeProvider("fine", by_prompt={"poison": [step] * 9}) as provider:
         calls = opened()

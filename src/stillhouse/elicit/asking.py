@@ -51,6 +51,7 @@ def asked(
     *,
     sampling: Sampling | None = None,
     expected_of: Callable[[Item], str | None] = lambda item: item.reference,
+    response_schema: dict[str, Any] | None = None,
 ) -> Iterator[tuple[Item, int, Outcome]]:
     """Every item asked about `sampling.n` times, in the order of the items, then of the samples.
 
@@ -67,7 +68,7 @@ def asked(
         for ordinal, item in enumerate(items):
             messages, expected = prompt_of(item), expected_of(item)
             requests = [
-                Request(messages, sampling, index, tag=f"{ordinal}/{index}", expected=expected)
+                Request(messages, sampling, index, f"{ordinal}/{index}", expected, response_schema)
                 for index in range(sampling.n)
             ]
             waiting[ordinal] = item, requests
@@ -94,9 +95,10 @@ def read_each(
     read: "Callable[[str], Value | Unparsed]",
     *,
     sampling: Sampling | None = None,
+    response_schema: dict[str, Any] | None = None,
 ) -> "Iterator[tuple[Item, int, Outcome, Value | Lost]]":
     """`asked`, with each complete answer read by a parser; what gave no value is a `Lost` in its place."""
-    for item, slot, outcome in asked(items, teacher, prompt_of, sampling=sampling):
+    for item, slot, outcome in asked(items, teacher, prompt_of, sampling=sampling, response_schema=response_schema):
         text = complete(item, slot, outcome)
         if isinstance(text, Lost):
             yield item, slot, outcome, text

@@ -35,7 +35,7 @@ class Teacher(Hosted):
     """
 
     protocol = "anthropic"
-    droppable = frozenset({"temperature", "top_p", "stop"})
+    droppable = frozenset({"temperature", "top_p", "stop", "response_schema"})
 
     def __init__(
         self,
@@ -70,8 +70,10 @@ class Teacher(Hosted):
         return AnthropicBatches(self)
 
     def body(self, request: Request, seed: int) -> dict[str, Any]:
-        if request.response_schema is not None:
-            raise RecipeError("the anthropic teacher takes no response_schema; ask for JSON in the prompt")
+        if request.response_schema is not None and "response_schema" not in self._dropped:
+            raise RecipeError(
+                "the anthropic teacher is sent no JSON schema; write `allow_drop: [response_schema]` to rely on the prompt"
+            )
         sampling = request.sampling
         system = "\n\n".join(message.content for message in request.messages if message.role == "system")
         body: dict[str, Any] = {
