@@ -221,11 +221,18 @@ def test_tokenizers_that_differ_are_refused_where_beliefs_are_compared(how: str,
     else:
         recipe["arms"] = {"text": recipe["arms"]["text"]}
         recipe["arms"]["text"]["train"]["objectives"] = [
-            {"do": "divergence.reverse_kl", "on": "answers", "teacher": "pocket"}
+            {"do": "fusion.mean_of_logits", "on": "answers", "teacher": ["pocket"]}
         ]
     said = refused(recipe, folder)
     assert "teacher 'pocket' and the student cut text with different tokenizers" in said
     assert ".objectives[0]" in said
+
+
+def test_a_divergence_is_aligned_where_tokenizers_differ(folder: Path, stranger: Path) -> None:
+    recipe = changed(lambda r: r["student"].update(model=str(stranger)))
+    objectives = [{"do": "divergence.forward_kl", "on": "answers", "teacher": "pocket"}]
+    recipe["arms"] = {"text": {"train": {**recipe["arms"]["text"]["train"], "objectives": objectives}}}
+    check(load_recipe(recipe, folder=folder))
 
 
 def test_tokenizers_that_differ_are_nobodys_business_where_text_is_learned(folder: Path, stranger: Path) -> None:
