@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,7 +251,7 @@ def test_the_base_student_stays_the_base(here: Path) -> None:
     recipe["knowledge"]["played"]["elicit"][0]["teacher"] = "base_student"
     with pytest.raises(RecipeError, match="every round would make the same rows"):
         check(load_recipe(recipe))
-    now = Teachers(load_recipe(trained()).recipe, None, teacher_path())
+    now = Teachers(load_recipe(trained()).recipe, SimpleNamespace(on=None), teacher_path())
     assert now.backend("base_student").identity().model == student_path().name
     assert now.backend("student").identity().model == teacher_path().name
 

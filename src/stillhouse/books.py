@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
-from stillhouse.ledger import against_store, requests_of
+from stillhouse.ledger import against_store, notes, requests_of
 from stillhouse.store import read_json, read_jsonl
 
 PASSING = ("select", "keep", "union")  # steps that pass rows on as they are
@@ -30,7 +30,7 @@ def audit(run: Path) -> dict[str, Any]:
             pool = before or set()
     _against_manifest(manifest, rows, problems)
     problems += against_store(run, manifest)
-    return {"run": str(run), "steps": rows, "problems": problems, "balanced": not problems}
+    return {"run": str(run), "steps": rows, "problems": problems, "notes": notes(manifest), "balanced": not problems}
 
 
 def _rounds(branch: Path) -> list[Path]:
@@ -75,7 +75,10 @@ def _conserved(
     """A selector passes rows on under their own ids; an elicitor's rows name the rows they were born from."""
     accounted: dict[str, int] = {}
     for identity, parents in kept:
-        for parent in (identity,) if stamp["kind"] in PASSING or identity in before else parents:
+        born_from = (identity,) if stamp["kind"] in PASSING else parents
+        if identity in before and stamp["kind"] not in PASSING:  # passed on as it is, or made again of an earlier one
+            born_from = (identity, *(parent for parent in parents if parent in before))
+        for parent in born_from:
             accounted[parent] = accounted.get(parent, 0) + 1
     for row in lost:
         accounted[row["parent"]] = accounted.get(row["parent"], 0) + 1

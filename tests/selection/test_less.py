@@ -51,7 +51,7 @@ def test_gradients_are_of_length_one_and_agree_with_finite_differences() -> None
         for weight in gradients._weights:
             weight += step * unit_W[at : at + weight.numel()].reshape(weight.shape)
             at += weight.numel()
-    moved = float(gradients._loss(*pair)) - float(loss)
+    moved = gradients._loss(*pair).item() - loss.item()
     assert moved == pytest.approx(step * float(raw_W.norm()), rel=0.1)
 
 
