@@ -109,6 +109,9 @@ class Pace:
                 self.limit, self._harder = max(1.0, self._ceiling - 1), min(_HARDEST, 2 * self._harder)
             else:
                 self._ceiling, self.limit = self.limit, max(1.0, self.limit * _DECREASE)
+        else:  # more refusals of the same crowd: each takes its place along, so that what is left is what the server takes
+            self._ceiling = min(self._ceiling, max(2.0, self.out))
+            self.limit = max(1.0, min(self.limit, self.out - 1))
         if wait:
             self._hold = max(self._hold, now + wait)
         self._probed_in_vain()
