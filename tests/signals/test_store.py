@@ -145,6 +145,35 @@ def test_p01_p25_signals_one_place_off_are_refused(
         joined(elicited(kind, knobs, rows, wrong), tokenizer)
 
 
+def test_a_teacher_that_only_repeats_itself_is_not_taken_for_a_shifted_one(tokenizer: Any, tmp_path: Path) -> None:
+    """It explains the token before each place better than the one at it, and still stands where it should."""
+    from conftest import SmallTeacher  # type: ignore[import-not-found]
+
+    model = make_model(tokenizer)
+    with torch.no_grad():
+        for layer in model.model.layers:  # nothing but the embedding of the last token, sent through itself
+            for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                part.weight.zero_()
+        model.lm_head.weight.copy_(3 * model.model.embed_tokens.weight)
+    rows = [Example(content_id(n), user("go"), ("abcdefghijklmnop qrstuvwxyz" * 3)[n : n + 40]) for n in range(12)]
+    for kind, knobs in KINDS:
+        joined(elicited(kind, knobs, rows, SmallTeacher(tmp_path, model, tokenizer)), tokenizer)
+
+
+def test_a_writer_that_reads_the_wrong_place_is_stopped_at_the_first_row(
+    examples: Any, teacher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse.teachers import forced
+
+    true = forced._read
+    shifted = lambda model, tok, rows, take, hidden: true(  # noqa: E731
+        model, tok, rows, lambda row, logits, states: take(row, logits.roll(1, 0), states), hidden
+    )
+    monkeypatch.setattr(forced, "_read", shifted)
+    with pytest.raises(RunFailed, match="do not stand at their tokens"):
+        list(feature.top_k(examples, teacher))
+
+
 def _rolled(shift: int) -> Any:
     from stillhouse.signals.codecs import StatesCodec
 

@@ -16,7 +16,11 @@ from stillhouse.signals.store import HEAD, SignalReader
 
 _PROBED_ROWS = 64
 _PROBED_POSITIONS = 32  # fewer tell nothing
-_CLEARLY = 0.1  # nats by which another alignment must be better before it is believed
+_SHIFTS = (-1, 0, 1)
+# another alignment is believed where it explains the tokens better and follows the rows better, by so much;
+_CLEARLY, _MORE = 0.25, 0.2
+# where there is nothing to follow: much better, and by a teacher that knows the text
+_FEW_ROWS, _SURELY, _KNOWS = 6, 1.0, -4.0
 
 
 class StoredSignals:
@@ -64,21 +68,44 @@ class StoredSignals:
                 )
 
     def _aligned(self, responses: Sequence[Sequence[int]]) -> None:
-        """Off by one, the beliefs would be about the neighbour of each token, and explain it better."""
+        """Off by one, the beliefs would be about the neighbour of each token.
+
+        They would explain it better; and where the teacher's own log-probability of each row is known, they would follow
+        it better too: a teacher that repeats itself on a text it does not know explains neighbours, and follows nothing.
+        """
         spread = np.linspace(0, len(responses) - 1, min(_PROBED_ROWS, len(responses))).astype(int)
         chosen = [int(number) for number in np.unique(spread) if len(responses[number]) > 2]
-        if sum(len(responses[number]) - 2 for number in chosen) < _PROBED_POSITIONS:
+        ids = [responses[number] for number in chosen]
+        if sum(len(each) - 2 for each in ids) < _PROBED_POSITIONS:
             return
-        scores = shifted_scores(
-            self._reader.read(self._places[chosen]), [responses[number] for number in chosen], self._head
+        score_RS = shifted_scores(self._reader.read(self._places[chosen]), ids, self._head)
+        mean_S = dict(zip(_SHIFTS, score_RS.mean(0).tolist()))
+        best = max(_SHIFTS, key=lambda shift: mean_S[shift])
+        entries = self._reader.entries[self._places[chosen]]
+        if best == 0 or not _believable(best, mean_S, score_RS, entries["logprob"] / entries["tokens"]):
+            return
+        raise RecipeError(
+            f"{self._where}: the signals stand 1 place {'later' if best < 0 else 'earlier'} than the tokens they are about "
+            f"(they give the tokens {mean_S[best]:.2f} nats each there and {mean_S[0]:.2f} where they stand); "
+            f"delete {self._reader.folder} and run the recipe again"
         )
-        best = max(scores, key=lambda shift: scores[shift])
-        if best and scores[best] > scores[0] + _CLEARLY:
-            raise RecipeError(
-                f"{self._where}: the signals stand {abs(best)} place {'later' if best < 0 else 'earlier'} than the tokens they "
-                f"are about (they give the tokens {scores[best]:.2f} nats each there and {scores[0]:.2f} where they stand); "
-                f"delete {self._reader.folder} and run the recipe again"
-            )
+
+
+def _believable(best: int, mean_S: dict[int, float], score_RS: np.ndarray, logprob_R: np.ndarray) -> bool:
+    gain = mean_S[best] - mean_S[0]
+    sure = gain > _SURELY and mean_S[best] > _KNOWS
+    if len(score_RS) < _FEW_ROWS or not np.isfinite(logprob_R).all():
+        return sure
+    follows = {shift: _follows(score_RS[:, at], logprob_R) for at, shift in enumerate(_SHIFTS)}
+    more = follows[best] - follows[0]
+    return (sure and more >= 0) or (gain > _CLEARLY and more > _MORE)
+
+
+def _follows(score_R: np.ndarray, logprob_R: np.ndarray) -> float:
+    """The correlation over rows; 0 where all rows are alike."""
+    if min(score_R.std(), logprob_R.std()) < 1e-6:
+        return 0.0
+    return float(np.corrcoef(score_R, logprob_R)[0, 1])
 
 
 class Head:
@@ -122,14 +149,14 @@ def beliefs_of(read: Any, head: Any, *, vocabulary: int, device: Any = "cpu") ->
     return Dense(head.projected(read, device), vocabulary=vocabulary)
 
 
-def shifted_scores(read: Any, responses: Sequence[Sequence[int]], head: Any) -> dict[int, float]:
-    """Mean log-belief in the tokens if the beliefs stood where they are (0) or were about a neighbour (-1, 1).
+def shifted_scores(read: Any, responses: Sequence[Sequence[int]], head: Any) -> np.ndarray:
+    """[R, 3] mean log-belief in each row's tokens if the beliefs were about the token before, at, or after their place.
 
     The first and the last token of each response are left out, so that all three are about the same positions.
     """
-    score_NS = np.stack([_beliefs_in(read, _shifted(responses, shift), head) for shift in (-1, 0, 1)], -1)
-    inner_N = np.concatenate([[0 < at < len(ids) - 1 for at in range(len(ids))] for ids in responses])
-    return dict(zip((-1, 0, 1), score_NS[inner_N].mean(0).tolist()))
+    score_NS = np.stack([_beliefs_in(read, _shifted(responses, shift), head) for shift in _SHIFTS], -1)
+    ends = np.cumsum([len(ids) for ids in responses])
+    return np.stack([score_NS[end - len(ids) + 1 : end - 1].mean(0) for end, ids in zip(ends, responses)])
 
 
 def _shifted(responses: Sequence[Sequence[int]], shift: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillhouse.errors import RunFailed
 from stillhouse.records import Example, Lost, Prompt, StoredSignal
 from stillhouse.render import Rendered, render
 from stillhouse.signals.bits import PrefixCode
@@ -71,11 +72,14 @@ def _add(writer: SignalWriter, missing: dict[str, tuple[Prompt, str]], work: _Lo
     rows = {key: row for key, row in work.rows(missing, too_long)}
     if not rows:
         return too_long
+    new = not (writer.folder / FIDELITY).is_file()
+    if new:
+        work.verify(missing, rows)
     work.prepare(writer.folder)
     codec = writer.codec(lambda: work.coding([row.taken for row in rows.values()], writer.contract))
     for key, row in rows.items():
         writer.add(key, ids_hash(row.ids), codec.encode(row.taken), len(row.ids), row.logprob)
-    if not (writer.folder / FIDELITY).is_file():
+    if new:
         writer.flush()
         work.measure(writer.folder, {key: missing[key] for key in islice(rows, _MEASURED)})
     return too_long
@@ -86,7 +90,7 @@ class _Local:
 
     def __init__(self, teacher: Reveals, form: Form, settings: dict[str, Any]) -> None:
         self.model, self.tokenizer = teacher.module(), teacher.tokenizer()
-        self.form, self.settings = form, settings
+        self.form, self.settings, self.name = form, settings, getattr(teacher, "name", "?")
         self._take = self._taker()
         self._head = head_of(self.model) if form == "Dense" else {}
         self._scale: float | None = None
@@ -107,6 +111,24 @@ class _Local:
         if self.form == "Dense":
             assert self._scale is not None
             save_head(folder, self._head, self._scale)
+
+    def verify(self, missing: dict[str, tuple[Prompt, str]], rows: dict[str, _Row]) -> None:
+        """A new store: what is taken for a row's log-probability must be what the model's own loss says of it."""
+        import torch
+
+        key = min(rows, key=lambda each: len(rows[each].ids))
+        whole = render(self.tokenizer, *missing[key])
+        ids = torch.tensor([whole.ids], device=self.model.device)
+        labels = ids.clone()
+        labels[:, : whole.start] = -100
+        with torch.inference_mode():
+            loss = float(self.model(input_ids=ids, labels=labels).loss)
+        ours = -rows[key].logprob / len(whole.response)
+        if abs(loss - ours) > 0.02 + 0.02 * abs(loss):
+            raise RunFailed(
+                f"signals of teacher {self.name!r}: its own loss of a row is {loss:.3f} and the signals say {ours:.3f}: they "
+                "do not stand at their tokens; report this with the model's name"
+            )
 
     def measure(self, folder: Path, pairs: dict[str, tuple[Prompt, str]]) -> None:
         rows = [render(self.tokenizer, *pair) for pair in pairs.values()]
@@ -157,6 +179,9 @@ class _Served:
 
     def prepare(self, folder: Path) -> None:
         pass
+
+    def verify(self, missing: dict[str, tuple[Prompt, str]], rows: dict[str, _Row]) -> None:
+        pass  # the server echoed each token, and that was checked
 
     def measure(self, folder: Path, pairs: dict[str, tuple[Prompt, str]]) -> None:
         pass  # the rest of the distribution was never seen
