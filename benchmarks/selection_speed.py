@@ -311,10 +311,17 @@ def _result(
     return {
         "what": "C7: selectors against rouge-score's way, datasketch in bulk and distilabel; ratios of processor seconds",
         "claims": claims, "turns": turns, "whole": whole, "peers": peers, "seed": SEED, "commit": commit,
-        "command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": _command(options), "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()},
         "versions": {name: metadata.version(name) for name in ("stillhouse", "datasketch", "rapidfuzz", "rouge-score", "numpy")},
     }  # fmt: skip
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What was run, without the paths of this machine."""
+    sizes = f"--novelty {options.novelty} --minhash {options.minhash} --pairs {options.pairs} --small {options.small}"
+    peers = " --distilabel PYTHON" if options.distilabel else ""
+    return f"python benchmarks/selection_speed.py --data DIR {sizes} --turns {options.turns}{peers}"
 
 
 def _options() -> argparse.Namespace:
