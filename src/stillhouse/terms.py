@@ -82,8 +82,9 @@ class Terms:
 def keep_terms(loaded: Loaded, run: Path, registry_file: Path | None = None) -> None:
     """Copies what the gates were judged with beside the recipe into `terms/` of the run, for the gate of publication."""
     home = run / "terms"
-    shutil.rmtree(home, ignore_errors=True)
-    (home / "terms.d").mkdir(parents=True)
+    (home / "terms.d").mkdir(parents=True, exist_ok=True)
+    for old in [path for path in home.rglob("*") if path.is_file()]:
+        old.unlink()
     for path in (loaded.folder / "terms.d").glob("*.yaml"):
         shutil.copy2(path, home / "terms.d")
     if registry_file:
