@@ -117,6 +117,23 @@ def test_two_processes_on_one_store_pay_once(tmp_path: Path) -> None:
             assert calls.store.rows("SELECT count(*) FROM request WHERE leased_by IS NOT NULL") == [(0,)]
 
 
+def test_three_processes_on_one_store_one_of_them_killed(tmp_path: Path) -> None:
+    """Writing at once: the other two have every answer, the books balance, and only what was out is asked again."""
+    with FakeProvider(lambda prompt: prompt.upper(), tape=[Step(delay=0.02)] * 500) as provider:
+        AnswerStore(tmp_path).close()
+        openai.Teacher(model="warm", base_url=provider.url)
+        doomed = in_child(dying(tmp_path, provider.url, 6, False))
+        others = [in_child(lambda name=name: run(tmp_path, provider.url, name)) for name in "ab"]  # type: ignore[misc]
+        assert os.WIFSIGNALED(os.waitpid(doomed, 0)[1])
+        assert [os.waitpid(child, 0)[1] for child in others] == [0, 0]
+        assert {seen.prompt for seen in provider.requests} == {f"q{number}" for number in range(ROWS)}
+        assert len(provider.requests) <= ROWS + OUT
+        with Calls(tmp_path) as calls:
+            assert audit(calls.store, deep=True) == []
+            assert calls.store.rows("SELECT count(*) FROM answer") == [(ROWS,)]
+            assert calls.store.rows("SELECT count(*) FROM request WHERE leased_by IS NOT NULL") == [(0,)]
+
+
 def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     """It held a request when it was killed; nobody waits for its lease to end."""
     with FakeProvider(

@@ -14,22 +14,21 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stillhouse.errors import TeacherError
 from stillhouse.records import user
-from stillhouse.teachers import openai, transformers
+from stillhouse.teachers import openai, transformers, vllm
 from stillhouse.teachers.base import Answer, Failure, Request, Sampling
 from stillhouse.teachers.calls import Calls
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")),
-        reason="transformers serve needs fastapi and uvicorn (pip install transformers[serving])",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")),
+    reason="transformers serve needs fastapi and uvicorn (pip install transformers[serving])",
+)
 
 
 @contextmanager
@@ -75,6 +74,7 @@ def ends(calls: Calls, backend: object, requests: list[Request]) -> list[str]:
     return [o.result.text if isinstance(o.result, Answer) else o.result.kind for o in outcomes]
 
 
+@pytest.mark.slow
 def test_completions_are_what_the_weights_say(opened: Callable[..., Calls], data: Path) -> None:
     """Grade-school questions and story openings to a model without a chat template, through completions."""
     model = data / "stories260K" / "hf"
@@ -97,6 +97,7 @@ def test_completions_are_what_the_weights_say(opened: Callable[..., Calls], data
     assert ends(opened(), backend, requests) == ["truncated"] * 10  # the server is gone, nothing is asked
 
 
+@pytest.mark.slow
 def test_chat_answers_are_what_the_weights_say(opened: Callable[..., Calls], data: Path) -> None:
     """The embedded teacher, through chat: its answers come in full, and a second run asks nobody."""
     pocket = pytest.importorskip("stillhouse.pocket")
@@ -115,3 +116,37 @@ def test_chat_answers_are_what_the_weights_say(opened: Callable[..., Calls], dat
     calls = opened()
     assert ends(calls, backend, requests) == remote
     assert (calls.counts()["t"].attempts, calls.counts()["t"].hits) == (0, answered)
+
+
+def test_a_small_run_through_the_layer(opened: Callable[..., Calls], data: Path) -> None:
+    """Six answers, asked once; what the server passes over is noticed."""
+    pocket = Path(pytest.importorskip("stillhouse.pocket").teacher_path())
+    asked = [Request(user(text), Sampling(max_tokens=64)) for text in questions(data, 5)]
+    asked.append(replace(asked[0], response_schema={"type": "object"}))
+    with served(pocket) as url:
+        backend = openai.Teacher(model=str(pocket), base_url=url, max_concurrency=4)
+        calls = opened()
+        first = ends(calls, backend, asked)
+        assert calls.counts()["t"].attempts == 6
+        assert calls.counts()["t"].ignored == {"response_format": 1}
+        scoring = vllm.Teacher(model=str(pocket), base_url=url)
+        with pytest.raises(TeacherError):  # it answers and passes the log-probs over: none are made up
+            next(calls.teacher("v", scoring).top_logprobs([(user("1 + 1"), "2")], k=2))  # type: ignore[attr-defined]
+    assert ends(opened(), backend, asked) == first
+
+
+@pytest.mark.slow
+def test_500_requests_with_concurrency_adapting(opened: Callable[..., Calls], data: Path) -> None:
+    """All are answered or cut off, none is asked twice; from one request at a time the pace grows to what it may have."""
+    model = data / "stories260K" / "hf"
+    words = ["Lily", "The dog", "A cat", "Tim", "Once", "The sun", "Mom", "A bird", "One day", "The red ball"]
+    prompts = [f"{first} and {second.lower()} {index}" for index in range(5) for first in words for second in words]
+    requests = [Request(user(text), Sampling(max_tokens=8)) for text in prompts]
+    with served(model) as url:
+        backend = openai.Teacher(model=str(model), base_url=url, api="completions", max_concurrency=16)
+        calls = opened()
+        got = ends(calls, backend, requests)
+        assert len(got) == 500
+        assert calls.counts()["t"].attempts == 500
+        assert calls._paces[f"{backend.url} {model}"][0].limit == 16
+    assert ends(opened(), backend, requests) == got
