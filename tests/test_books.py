@@ -227,6 +227,13 @@ def test_a_row_taken_out_of_every_file_is_missed_by_the_store(with_store: tuple[
     assert any("01-labeling.answer: 1 rows stand only in the store" in problem for problem in problems), problems
 
 
+def test_a_store_that_was_damaged_once_is_told_of(with_store: tuple[Path, sqlite3.Connection]) -> None:
+    run, store = with_store
+    store.execute("INSERT INTO meta VALUES ('recovered', 'the store was damaged: kept 7 answers')")
+    store.close()
+    assert audit(run)["notes"] == ["the store was damaged: kept 7 answers"]
+
+
 def test_a_run_without_its_store_cannot_be_audited(copy: Path, tmp_path: Path) -> None:
     stamp(copy / "manifest.json", store=str(tmp_path / "nowhere"))
     assert any("is not here" in problem for problem in audit(copy)["problems"])

@@ -220,6 +220,7 @@ def audit(run: RunFolder, as_json: Json = False) -> None:
             f"{row['step']:<44} in {row['in']:>7}  kept {row['kept']:>7}  lost {sum(row['lost'].values()):>7}"
             for row in found["steps"]
         )
+        _lines(f"note: {note}" for note in found["notes"])
         _lines([f"problem: {problem}" for problem in found["problems"]] or ["the books balance"])
     raise typer.Exit(0 if found["balanced"] else 1)
 

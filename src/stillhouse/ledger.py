@@ -11,7 +11,7 @@ from stillhouse.teachers.asking.books import audit as store_audit
 from stillhouse.teachers.asking.books import spending, trail
 from stillhouse.teachers.asking.verdicts import verdicts_of
 
-__all__ = ["against_store", "requests_of"]
+__all__ = ["against_store", "notes", "requests_of"]
 
 _KEYS = 400
 
@@ -42,6 +42,17 @@ def against_store(run: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         for stamp in sorted((run / "knowledge").rglob("stamp.json")):
             if (told := read_json(stamp)).get("kind") == "elicit":
                 yield from _step(store, name, stamp.parent, told, run)
+    finally:
+        store.close()
+
+
+def notes(manifest: Mapping[str, Any]) -> list[str]:
+    """What is no fault in the books but should be known: the store was damaged once, and what was kept of it."""
+    store = opened(manifest) if manifest.get("calls") else None
+    if store is None:
+        return []
+    try:
+        return [row[0] for row in store.rows("SELECT value FROM meta WHERE name = 'recovered'")]
     finally:
         store.close()
 

@@ -395,6 +395,7 @@ def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
     )
     with Calls(tmp_path) as calls:
         assert "kept 0 answers" in calls.store.recovered
+        assert calls.store.rows("SELECT value FROM meta WHERE name = 'recovered'") == [(calls.store.recovered,)]
         assert texts(calls.teacher("t", Counting()).ask(prompts("a"))) == ["A"]
 
 

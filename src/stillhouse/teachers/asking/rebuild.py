@@ -29,11 +29,13 @@ def rebuild(path: Path) -> str:
         kept[table], whole = _copy_readable(damaged, fresh, table)
         if not whole:
             lost.append(table)
+    said = f"the store {path} was damaged: kept {kept['answer']} answers and {kept['attempt']} attempts"
+    said = f"{said}; rows were lost in {', '.join(lost) or 'no table'}; the damaged file is {aside}"
+    fresh.execute("INSERT OR REPLACE INTO meta VALUES ('recovered', ?)", (said,))
     fresh.execute("COMMIT")
     fresh.close()
     damaged.close()
-    said = f"the store {path} was damaged: kept {kept['answer']} answers and {kept['attempt']} attempts"
-    return f"{said}; rows were lost in {', '.join(lost) or 'no table'}; the damaged file is {aside}"
+    return said
 
 
 def _copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> tuple[int, bool]:
