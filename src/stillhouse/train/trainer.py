@@ -9,8 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from stillhouse.errors import RecipeError, RunFailed
+from stillhouse.errors import RunFailed
 from stillhouse.generate import answering
 from stillhouse.kernels.alignment import token_bytes
 from stillhouse.kernels.fused import target_logprobs
@@ -32,8 +31,17 @@ from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
 from stillhouse.render import addressable, pad_id
 from stillhouse.train.arrays import Counted, GroupArrays
-from stillhouse.train.batch import SCORERS, TOKENWISE, Branch, Item, Layer
-from stillhouse.train.forward import Shown, has_plain_head, packs_sequences, show
+from stillhouse.train.batch import SCORERS, Branch, Item
+from stillhouse.train.fitting import (
+    check_tokens,
+    compared_layers,
+    lent,
+    longest,
+    modules_of,
+    trained_weights,
+    worth_fusing,
+)
+from stillhouse.train.forward import Shown, packs_sequences, show
 from stillhouse.train.mismatched import MISMATCHED, with_mismatched
 from stillhouse.train.online import OnlineTeacher, Start
 from stillhouse.train.packing import Packed, pack
@@ -89,7 +97,7 @@ def train(
     context; longer records are left out. Raises RecipeError for what cannot be right, RunFailed for a loss that is not
     finite (the last checkpoint stays).
     """
-    max_length = _longest(student, max_length)
+    max_length = longest(student, max_length)
     found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels)
     made = settings(arguments, Path(out), seed)
     whole = made.gradient_accumulation_steps * made.world_size == 1
@@ -101,9 +109,9 @@ def train(
     if REFERENCE in named and REFERENCE not in teachers:
         shown[REFERENCE] = Start(student.model if reference is None else reference, student.tokenizer)
     beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(named)}
-    _check_tokens(terms, rollouts, beside)
+    check_tokens(terms, rollouts, beside)
     identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
-    with quiet(), _lent(student.model, [term.objective for term in terms]), faster_linears(student.model):
+    with quiet(), lent(student.model, [term.objective for term in terms]), faster_linears(student.model):
         trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
         trainer.packing = packing and packs_sequences(student.model)
         trainer.on_progress = on_progress
@@ -117,10 +125,6 @@ def train(
         made.max_steps, totals.input_tokens, totals.target_tokens, totals.seconds, totals.history, lost,
         trainer.coverage(), learned,
     )  # fmt: skip
-
-
-# below it the logits of a batch fit a cache or two, and making them at once is faster
-_LARGE_VOCABULARY = 4096
 
 
 class _Trainer(Trainer):
@@ -144,19 +148,19 @@ class _Trainer(Trainer):
         self.tokenizer, self.plan, self.online, self.rollouts = student.tokenizer, plan, online, rollouts
         self.memory = None if rollouts is None else Memory(rollouts, made.seed)
         self.terms = [(term, term.bound()) for term in terms]
-        self.layers = _layers(terms)
+        self.layers = compared_layers(terms)
         self.kind = student.kind
         self.mismatching = sorted({term.on for term in terms if term.mismatches()})
         steps = any("step_labels_N" in term.wants() for term in terms)
         self.spelled = token_bytes(student.tokenizer) if steps else []
         measured = any("squared_distance" in term.wants() for term in terms)
-        self.start = _trained_weights(student.model) if measured else {}
+        self.start = trained_weights(student.model) if measured else {}
         # a sharded head cannot be used outside the model's own forward pass
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self.fused = not sharded and _worth_fusing(student.model, terms)
+        self.fused = not sharded and worth_fusing(student.model, terms)
         self.pad, self.vocabulary = pad_id(student.tokenizer), addressable(student.tokenizer)
         self.identity, self.totals = identity, Totals([0.0] * len(terms))
-        self.objectives = nn.ModuleList(_modules(term.objective for term in terms))
+        self.objectives = nn.ModuleList(modules_of(term.objective for term in terms))
         self.clock = time.monotonic()
         for teacher in online.values():
             teacher.place(made.device, fused=self.fused)
@@ -378,75 +382,5 @@ class _Trainer(Trainer):
             self.totals.losses, self.totals.rewards = [0.0] * len(self.terms), [0.0, 0.0]
 
 
-def _check_tokens(terms: Sequence[Term], rollouts: Rollouts | None, online: Mapping[str, OnlineTeacher]) -> None:
-    """Refuses what a teacher with another tokenizer cannot do."""
-    together = rollouts.teacher if rollouts is not None else None
-    if together is not None and not online[together].same_tokens:
-        raise RecipeError(
-            f"train.rollouts.teacher: {together!r} has another tokenizer than the student and cannot draw tokens with it; "
-            "take a teacher of the student's family, or let the student answer alone"
-        )
-    for term in terms:
-        for name in term.teachers:
-            if name in online and not online[name].same_tokens and (needs := set(term.wants()) & TOKENWISE):
-                raise RecipeError(
-                    f"train: teacher {name!r} and the student cut text with different tokenizers, and objective "
-                    f"{term.name} needs {', '.join(sorted(needs))}, token by token; use a divergence, an objective of "
-                    "cross_tokenizer, or the teacher's text alone"
-                )
-
-
-def _layers(terms: Sequence[Term]) -> dict[str, tuple[Layer, ...]]:
-    """Which hidden states are compared, of the student and of each teacher."""
-    found: dict[str, set[Layer]] = {"student": set()}
-    for term in terms:
-        found["student"] |= term.reads(0)
-        if read := term.reads(1):
-            found.setdefault(term.teachers[0], set()).update(read)
-    return {name: tuple(sorted(layers, key=str)) for name, layers in found.items()}
-
-
-def _trained_weights(model: Any) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _worth_fusing(model: Any, terms: Sequence[Term]) -> bool:
-    """Logits are left unmade where they are large, and where every objective is known to do without them."""
-    ours = all(_module_of(term.objective).startswith("stillhouse.objectives.") for term in terms)
-    return ours and model.config.get_text_config(decoder=True).vocab_size >= _LARGE_VOCABULARY and has_plain_head(model)
-
-
-def _module_of(objective: Any) -> str:
-    objective = getattr(objective, "func", objective)
-    return (type(objective) if isinstance(objective, nn.Module) else objective).__module__
-
-
-@contextmanager
-def _lent(model: Any, objectives: Sequence[Any]) -> Iterator[None]:
-    """The model with the objectives' own parameters hung on it, so that they are trained and shared like its own."""
-    use_cache = model.config.use_cache
-    names = {f"stillhouse_objective_{number}": module for number, module in enumerate(_modules(objectives))}
-    for name, module in names.items():
-        model.add_module(name, module)
-    try:
-        yield
-    finally:
-        for name in names:
-            delattr(model, name)
-        model.config.use_cache = use_cache
-        model.eval()
-
-
-def _modules(objectives: Any) -> list[nn.Module]:
-    return [objective for objective in objectives if isinstance(objective, nn.Module)]
-
-
 def _only(batch: list[Any]) -> Any:
     return batch[0]
-
-
-def _longest(student: Student, max_length: int | None) -> int | None:
-    window = getattr(student.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if max_length is not None and window is not None and max_length > window:
-        raise RecipeError(f"train.max_length: {max_length} is more than the student's context of {window} tokens")
-    return max_length if max_length is not None else window
