@@ -12,6 +12,8 @@ from stillhouse.render import Rendered, pad_id
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["context", "forced"]
+
 _LOGITS_BYTES = 1 << 29  # of float32 logits at a time
 
 Taken = TypeVar("Taken")
