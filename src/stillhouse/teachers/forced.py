@@ -45,6 +45,7 @@ def forced(
 
 
 def context(model: Any) -> int:
+    """How many tokens the model reads at once; a very large number where its configuration does not say."""
     return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
 
 
