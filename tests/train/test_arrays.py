@@ -12,7 +12,7 @@ from stillhouse.graders import Grade
 from stillhouse.objectives import divergence, fusion, minillm, ranking, reinforcement, similarity, supervised
 from stillhouse.records import Ranking
 from stillhouse.render import render
-from stillhouse.train import trainer
+from stillhouse.train import fitting, trainer
 from stillhouse.train.forward import has_plain_head, packs_sequences, show
 from stillhouse.train.student import Student, load_student, save_student
 from stillhouse.train.trainer import Rollouts, Term, train
@@ -303,7 +303,7 @@ def test_unmade_logits_teach_the_same(lora, student, teacher, tools, rankings, t
     ]
     rows = []
     for size in (10**9, 1):
-        monkeypatch.setattr(trainer, "_LARGE_VOCABULARY", size)
+        monkeypatch.setattr(fitting, "_LARGE_VOCABULARY", size)
         own = load_student(tmp_path / "base", lora=lora)
         assert has_plain_head(own.model) == (lora is None or "targets" not in lora)
         done = run(
