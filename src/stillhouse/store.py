@@ -39,9 +39,10 @@ _LINE = json.JSONEncoder(ensure_ascii=False)
 
 def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A record as plain JSON data and its arrays by field name."""
-    row: dict[str, Any] = {"kind": type(record).__name__}
+    kind: type = type(record)
+    row: dict[str, Any] = {"kind": kind.__name__}
     arrays: dict[str, np.ndarray] = {}
-    for name in _names(type(record)):
+    for name in _names(kind):
         value = getattr(record, name)
         if isinstance(value, np.ndarray):
             arrays[name] = value
