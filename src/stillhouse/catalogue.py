@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from stillhouse.check import capabilities
 from stillhouse.errors import RecipeError, nearest
+from stillhouse.matching import capabilities
 from stillhouse.recipe import read_yaml, shipped_recipes
 from stillhouse.resolve import HOMES, PACKAGE, Signature, backend_signature, backends, names, signature
 

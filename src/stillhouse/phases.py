@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import REFERENCE, judges
+from stillhouse.check import judges
 from stillhouse.errors import RunFailed
-from stillhouse.recipe import ObjectiveEntry, Phase, Recipe, RewardEntry
+from stillhouse.recipe import REFERENCE, ObjectiveEntry, Phase, Recipe, RewardEntry
 from stillhouse.records import Example, Lost
 from stillhouse.resolve import load
 from stillhouse.steps import Knowledge, Teachers, student_path

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import capabilities
 from stillhouse.errors import RecipeError, nearest
+from stillhouse.matching import capabilities
 from stillhouse.recipe import Branch, Loaded, Recipe
 from stillhouse.records import Example, Seed
 from stillhouse.render import Rendered, render

@@ -13,6 +13,10 @@ from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import content_id
 
 RECIPES = Path(__file__).parent / "recipes"
+# names that a recipe may give in the place of a teacher's
+REFERENCE = "reference"  # of an objective: the student as it was before training
+STUDENT = "student"  # the student as the round begins; the base student in the first
+BASE_STUDENT = "base_student"  # the student before any training, in every round
 
 
 class _Strict(BaseModel):

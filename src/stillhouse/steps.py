@@ -14,12 +14,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import BASE_STUDENT, STUDENT, nested, nested_kind
 from stillhouse.compliance.watch import Watch, screening_lines
 from stillhouse.errors import GoalNotMet, RecipeError
+from stillhouse.knobs import nested, nested_kind
 from stillhouse.passing import coverage, first_rows, joined, random_rows, routed
 from stillhouse.progress import Progress
-from stillhouse.recipe import Branch, ElicitEntry, Entry, Recipe, fingerprint
+from stillhouse.recipe import BASE_STUDENT, STUDENT, Branch, ElicitEntry, Entry, Recipe, fingerprint
 from stillhouse.records import Lost, Record, StoredSignal, stamped
 from stillhouse.resolve import PACKAGE, import_file, load, locate, read_signature
 from stillhouse.signals.store import SignalReader

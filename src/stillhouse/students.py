@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import REFERENCE
 from stillhouse.errors import RecipeError
 from stillhouse.phases import OBJECTIVES, Parts, asked_in, reward_models
 from stillhouse.progress import Progress
-from stillhouse.recipe import Phase, Recipe, fingerprint
+from stillhouse.recipe import REFERENCE, Phase, Recipe, fingerprint
 from stillhouse.resolve import PACKAGE
 from stillhouse.steps import Data, Knowledge, Teachers, file_hash, student_path
 from stillhouse.store import Records, dump_line, read_json, read_stamp, write_json

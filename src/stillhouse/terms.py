@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stillhouse.check import BASE_STUDENT, STUDENT
 from stillhouse.compliance.acknowledge import Acknowledgment
 from stillhouse.compliance.decision import Decision
 from stillhouse.compliance.explain import lines
@@ -24,7 +23,7 @@ from stillhouse.compliance.registry import Registry, load
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch, texts_of
 from stillhouse.errors import RecipeError, TermsUnknown
-from stillhouse.recipe import EvaluateEntry, Loaded, Recipe, TeacherEntry
+from stillhouse.recipe import BASE_STUDENT, STUDENT, EvaluateEntry, Loaded, Recipe, TeacherEntry
 from stillhouse.store import read_json, read_jsonl, read_stamp, write_json
 
 # ways in which a teacher is used, from the one that takes least to the one that takes most

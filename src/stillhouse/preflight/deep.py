@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.check import nested, seeds_seen
+from stillhouse.knobs import nested
+from stillhouse.plan import seeds_seen
 from stillhouse.preflight.findings import Finding
 from stillhouse.preflight.forecast import forecast
 from stillhouse.preflight.likelihood import compared, graded
