@@ -11,6 +11,7 @@ from small_runs import knowledge, sums, write_jsonl
 from stillhouse import distill, rounds
 from stillhouse.books import audit, why
 from stillhouse.check import check
+from stillhouse.compliance.lineage import rows_by_teachers
 from stillhouse.errors import GoalNotMet, RecipeError, RunFailed
 from stillhouse.pocket import student_path, teacher_path
 from stillhouse.recipe import StopEntry, load_recipe
@@ -162,7 +163,10 @@ def test_carrying_the_last_rows_leaves_the_seeds_behind(here: Path) -> None:
 
 def test_learning_from_all_rounds_and_from_the_last(here: Path) -> None:
     told = {"most": 3, "stop": {"length": 10, "distinct": 0.0}}
-    assert len(distill(growing(told, carry="last"), out="last", quiet=True).records("answers")) == 8
+    last = distill(growing(told, carry="last"), out="last", quiet=True)
+    assert len(last.records("answers")) == 8
+    assert sum(rows_by_teachers(last.path)["answers"].values()) == 24  # each round's student began with the one before
+    assert "24" in (last.path / "knowledge" / "TRAINING_SUMMARY.md").read_text()
     everything = distill(growing(told | {"learn": "all"}, carry="last"), out="all", quiet=True)
     assert len(everything.records("answers")) == 24
     assert audit(everything.path)["balanced"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stillhouse.compliance.gates import enforce, publish_gaps
-from stillhouse.compliance.lineage import branch_steps
+from stillhouse.compliance.lineage import branch_ends, branch_steps
 from stillhouse.compliance.notices import notice_files
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused, nearest
@@ -61,7 +61,12 @@ def _files(run: Path, terms: Terms, add: Sequence[Path]) -> dict[str, Path]:
     found = {str(path.relative_to(student)): path for path in student.rglob("*") if path.is_file()}
     files = {name: path for name, path in found.items() if not name.startswith(_LEFT_OUT)}
     if terms.plan.use.outputs_published:
-        ends = [path for steps in branch_steps(run).values() for path in steps[-1].parent.glob("out.*")]
+        ends = [
+            path
+            for steps in branch_steps(run).values()
+            for end in branch_ends(steps)
+            for path in end.parent.glob("out.*")
+        ]
         files |= {f"data/{path.relative_to(knowledge)}": path for path in [*ends, knowledge / "README.md"]}
     for file in add:
         if not file.is_file():

@@ -8,7 +8,7 @@ from typing import Any
 
 from stillhouse.compliance.bom import ml_bom
 from stillhouse.compliance.cards import data_card_section, model_card_fields, model_card_section
-from stillhouse.compliance.lineage import branch_steps, rows_by_teachers
+from stillhouse.compliance.lineage import ends_by_teachers, rows_by_teachers
 from stillhouse.compliance.notices import notice_files
 from stillhouse.compliance.plan import Plan
 from stillhouse.compliance.training_summary import synthetic_data_section
@@ -48,7 +48,7 @@ def papers(terms: Terms, run: Path, screening: Mapping[str, Any]) -> dict[str, s
 
 
 def _rows(plan: Plan, run: Path) -> tuple[dict[str, int], int]:
-    """Rows at the end of all branches by the model behind them, and those with no teacher behind them."""
+    """Rows at the end of all branches and rounds by the model behind them, and those with no teacher behind them."""
     rows: dict[str, int] = {}
     human = 0
     for counts in rows_by_teachers(run).values():
@@ -60,14 +60,14 @@ def _rows(plan: Plan, run: Path) -> tuple[dict[str, int], int]:
 
 
 def _shards(plan: Plan, run: Path) -> Iterator[dict[str, Any]]:
-    files, counted = branch_steps(run), rows_by_teachers(run)
-    for branch, counts in counted.items():
-        yield {
-            "name": branch,
-            "sha256": sha256(files[branch][-1]),
-            "rows": sum(counts.values()),
-            "teachers": sorted({model for names in counts for model in _models(plan, names)}),
-        }
+    for branch, ends in ends_by_teachers(run).items():
+        for file, counts in ends.items():
+            yield {
+                "name": branch if len(ends) == 1 else f"{branch}/{file.parent.parent.name}",
+                "sha256": sha256(file),
+                "rows": sum(counts.values()),
+                "teachers": sorted({model for names in counts for model in _models(plan, names)}),
+            }
 
 
 def _models(plan: Plan, names: frozenset[str]) -> list[str]:

@@ -16,7 +16,7 @@ from stillhouse.compliance.acknowledge import Acknowledgment
 from stillhouse.compliance.decision import Decision
 from stillhouse.compliance.explain import lines
 from stillhouse.compliance.gates import acknowledgments_of, decide, decide_rows, enforce, may_be_sent, registry_for
-from stillhouse.compliance.lineage import branch_steps, teachers_of_rows
+from stillhouse.compliance.lineage import branch_ends, branch_steps, teachers_of_rows
 from stillhouse.compliance.plan import Plan, restored
 from stillhouse.compliance.recipe_plan import card_licence, plan_of
 from stillhouse.compliance.registry import Registry, load
@@ -133,10 +133,11 @@ def screened(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def texts_that_train(run: Path) -> Iterator[str]:
-    """Every text of the rows that branches end with."""
+    """Every text of the rows that branches and their rounds end with."""
     for files in branch_steps(run).values():
-        for _, row in read_jsonl(files[-1]):
-            yield from texts_of(row)
+        for file in branch_ends(files):
+            for _, row in read_jsonl(file):
+                yield from texts_of(row)
 
 
 def terms_of(loaded: Loaded, *, without: Sequence[str] = (), registry_file: Path | None = None) -> Terms:

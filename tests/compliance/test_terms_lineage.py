@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from stillhouse.compliance.lineage import branch_steps, rows_by_teachers, taint, teachers_of_rows
+from stillhouse.compliance.lineage import (
+    branch_ends,
+    branch_steps,
+    ends_by_teachers,
+    rows_by_teachers,
+    taint,
+    teachers_of_rows,
+)
 from stillhouse.errors import RecipeError
 
 
@@ -102,3 +109,27 @@ def test_mistakes(run, tmp_path):
     (run / "knowledge/plain/01-ask/out.jsonl").write_text("{\n")
     with pytest.raises(RecipeError, match="is not a row of JSON"):
         teachers_of_rows(run)
+
+
+def test_every_round_the_student_learned_from_is_counted(tmp_path):
+    for number, teacher in ((1, "critic"), (2, "main")):
+        write(tmp_path, f"b/round-{number}/00-seeds", (f"s{number}", [], ""))
+        write(tmp_path, f"b/round-{number}/01-ask", (f"x{number}", [f"s{number}"], teacher), ("same", [], "main"))
+    told = {frozenset({"critic"}): 1, frozenset({"main"}): 2}  # the row of both rounds is one row
+    assert rows_by_teachers(tmp_path)["b"] == told
+    assert [sum(each.values()) for each in ends_by_teachers(tmp_path)["b"].values()] == [2, 2]
+
+
+def test_a_pool_of_all_rounds_is_all_that_a_branch_ends_with(tmp_path):
+    write(tmp_path, "b/round-1/01-ask", ("x", [], "critic"), ("dropped later", [], "main"))
+    write(tmp_path, "b/round-2/01-ask", ("y", [], "main"))
+    write(tmp_path, "b/round-2/02-union", ("x", [], "critic"), ("y", [], "main"))
+    assert [file.parent.name for file in branch_ends(branch_steps(tmp_path)["b"])] == ["02-union"]
+    assert sum(rows_by_teachers(tmp_path)["b"].values()) == 2
+
+
+def test_counts_are_made_anew_where_a_file_was_written_again(run):
+    assert sum(rows_by_teachers(run)["mixed"].values()) == 2
+    kept = run / "knowledge/mixed/10-keep/out.jsonl"
+    kept.write_text(kept.read_text().splitlines()[1] + "\n")
+    assert sum(rows_by_teachers(run)["mixed"].values()) == 1

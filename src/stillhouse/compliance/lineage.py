@@ -6,9 +6,10 @@ names are held.
 
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from stillhouse.errors import RecipeError
 
-__all__ = ["Taint", "branch_steps", "rows_by_teachers", "taint", "teachers_of_rows"]
+__all__ = ["Taint", "branch_ends", "branch_steps", "ends_by_teachers", "rows_by_teachers", "taint", "teachers_of_rows"]
 
 Names = frozenset[str]
 
@@ -57,16 +58,45 @@ def _number(name: str) -> tuple[int, str]:
     return (int(found.group()) if found else 0, name)
 
 
+def branch_ends(files: list[Path]) -> list[Path]:
+    """Of a branch's files those that training may have read: what every round ended with, or the pool of all rounds.
+
+    The last student has all rounds behind it, because each begins with the student before. A round that was stopped
+    before training counts too: its rows are in the run.
+    """
+    last = {file.parent.parent: file for file in files}
+    return files[-1:] if files and files[-1].parent.name.endswith("-union") else list(last.values())
+
+
 def rows_by_teachers(run: Path) -> dict[str, Counter[Names]]:
-    """For each branch, how many rows of its last step each set of teachers reaches."""
-    out: dict[str, Counter[Names]] = {}
-    for branch, files in branch_steps(run).items():
-        last: Counter[Names] = Counter()
-        for file, rows in _reached(files):
-            count: Counter[Names] = Counter(names for _, names in rows)
-            last = count if file == files[-1] else last
-        out[branch] = last
-    return out
+    """For each branch, how many of the rows it ends with (`branch_ends`) each set of teachers reaches."""
+    return {branch: _counted(tuple(map(_version, files)))[0] for branch, files in branch_steps(run).items()}
+
+
+def ends_by_teachers(run: Path) -> dict[str, dict[Path, Counter[Names]]]:
+    """The same counts for each file that a branch ends with; a row of two rounds is counted in both."""
+    return {branch: _counted(tuple(map(_version, files)))[1] for branch, files in branch_steps(run).items()}
+
+
+def _version(file: Path) -> tuple[Path, int, int]:
+    told = file.stat()
+    return file, told.st_mtime_ns, told.st_size
+
+
+@lru_cache(maxsize=64)
+def _counted(versions: tuple[tuple[Path, int, int], ...]) -> tuple[Counter[Names], dict[Path, Counter[Names]]]:
+    # kept by when the files were written: gate, cards, bill of materials and summary ask within one run
+    files = [file for file, *_ in versions]
+    ends: dict[Path, Counter[Names]] = {file: Counter() for file in branch_ends(files)}
+    found: dict[str, Names] = {}
+    for file, rows in _reached(files):
+        if file in ends:
+            mine = dict(rows)
+            ends[file].update(mine.values())
+            found |= {id: names | found.get(id, names) for id, names in mine.items()}
+        else:
+            deque(rows, maxlen=0)
+    return Counter(found.values()), ends
 
 
 def teachers_of_rows(run: Path) -> Names:
