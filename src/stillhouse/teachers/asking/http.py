@@ -14,11 +14,15 @@ from urllib.parse import urlsplit
 from stillhouse.teachers.asking.faults import error_code, status_fault
 from stillhouse.teachers.asking.wire import Fault
 
-__all__ = ["Received", "Server", "is_own"]
+__all__ = ["Received", "Server", "close_clients", "is_own"]
 
 _CONNECT_S = 20.0
-_BEFORE_SENDING = {"ConnectTimeout", "PoolTimeout", "ConnectError", "ProxyError", "UnsupportedProtocol", "InvalidURL"}
-_NOT_AN_ANSWER = {"DecodingError", "LocalProtocolError", "TooManyRedirects"}
+_BEFORE_SENDING = {
+    "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL", "ConnectionTimeoutError",
+    "ClientProxyConnectionError",
+}  # fmt: skip
+_NOBODY_THERE = {"ConnectError", "ClientConnectorError"}
+_NOT_AN_ANSWER = {"DecodingError", "LocalProtocolError", "TooManyRedirects", "ClientResponseError"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Server:
 
     async def post(self, path: str, body: dict[str, Any], *, wall: float) -> tuple[Received | Fault, bytes, int | None]:
         """What came back, its raw bytes and its status. The clock of the time-out starts here, not in a queue."""
-        client, http = self._made(), _http()
+        client = self._made()
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
         where, _, query = self.url.partition("?")
         address = f"{where}{path}?{query}" if query else f"{where}{path}"
@@ -57,7 +61,7 @@ class Server:
                 response = await client.post(address, content=content)
         except TimeoutError:
             return Fault("unknown_after_send", f"no complete reply within {self.timeout:g} s"), b"", None
-        except (http.RequestError, http.InvalidURL) as error:
+        except _errors() as error:
             return _connection_fault(error), b"", None
         raw, status = response.content, response.status_code
         if not 200 <= status < 300:
@@ -75,7 +79,7 @@ class Server:
         data: Any = None,
     ) -> tuple[bytes | Fault, int | None]:
         """The body of a reply of any kind: what batches and files need. `body` goes as JSON, `files` as a form."""
-        client, http = self._made(), _http()
+        client = self._made()
         where, _, query = self.url.partition("?")
         given: dict[str, Any] = {"content": json.dumps(body).encode() if body is not None else content}
         if files is not None:
@@ -87,7 +91,7 @@ class Server:
                 response = await client.request(method, address, **given)
         except TimeoutError:
             return Fault("unknown_after_send", f"no complete reply within {self.timeout:g} s"), None
-        except (http.RequestError, http.InvalidURL) as error:
+        except _errors() as error:
             return _connection_fault(error), None
         raw, status = response.content, response.status_code
         if not 200 <= status < 300:
@@ -112,20 +116,33 @@ class Server:
 
             self._loop = loop
             given = self.headers or {"authorization": f"Bearer {self.key or 'none'}"}
-            self._client = openai.DefaultAsyncHttpxClient(
+            # the aiohttp transport: the other one's parser, in Python, would be more work than all the rest of a request
+            self._client = openai.DefaultAioHttpClient(
                 headers={"content-type": "application/json", "accept": "application/json", **given},
                 timeout=openai.Timeout(self.timeout, connect=min(_CONNECT_S, self.timeout)),
             )
+            _open.setdefault(loop, []).append(self._client)
         return self._client
 
 
+_open: dict[asyncio.AbstractEventLoop, list[Any]] = {}
+
+
+async def close_clients() -> None:
+    """Closes the connections that were made in this loop, which is about to end."""
+    for client in _open.pop(asyncio.get_running_loop(), []):
+        await client.aclose()
+
+
 @cache
-def _http() -> Any:
-    """The HTTP library under the openai package, whichever it is."""
+def _errors() -> tuple[type[Exception], ...]:
+    """What the HTTP library under the openai package raises, whichever it is, and what its transport lets through."""
+    import aiohttp
     import openai
 
     base = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
-    return importlib.import_module(base.__module__.partition(".")[0])
+    http = importlib.import_module(base.__module__.partition(".")[0])
+    return http.RequestError, http.InvalidURL, aiohttp.ClientError
 
 
 def is_own(url: str) -> bool:
@@ -153,9 +170,11 @@ def _read(raw: bytes, headers: Mapping[str, str]) -> Received | Fault:
 
 
 def _connection_fault(error: Exception) -> Fault:
-    name = type(error).__name__
-    if name in _BEFORE_SENDING:
-        return Fault("refused_connection" if name == "ConnectError" else "transient", f"{name}: {error}"[:300])
-    if name in _NOT_AN_ANSWER:
-        return Fault("protocol", f"{name}: {error}"[:300])
-    return Fault("unknown_after_send", f"{name}: {error}"[:300])
+    """By the error of the transport, which knows more than what the HTTP client makes of it."""
+    told = error.__cause__ if type(error.__cause__).__module__.startswith("aiohttp") else error
+    names, text = {kind.__name__ for kind in type(told).__mro__}, f"{type(told).__name__}: {told}"[:300]
+    if names & _BEFORE_SENDING:
+        return Fault("transient", text)
+    if names & _NOBODY_THERE:
+        return Fault("refused_connection", text)
+    return Fault("protocol" if names & _NOT_AN_ANSWER else "unknown_after_send", text)

@@ -11,6 +11,7 @@ from typing import Any
 
 from stillhouse.errors import StillhouseError
 from stillhouse.teachers.asking.answers import AnswerStore
+from stillhouse.teachers.asking.http import close_clients
 
 __all__ = ["Loop", "Writer"]
 
@@ -66,6 +67,7 @@ async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
     await asyncio.gather(*others, return_exceptions=True)
     if last is not None:
         await last
+    await close_clients()
 
 
 class Writer:
