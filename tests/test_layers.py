@@ -20,7 +20,7 @@ LAYERS = (
     ("teachers", "graders", "compliance", "pocket", "generate", "scoring", "products"),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
     ("train", "evaluate", "testing"),
-    ("recipe", "resolve", "knobs", "matching", "plan", "check", "soundness"),
+    ("recipe", "plain", "resolve", "knobs", "matching", "plan", "check", "soundness"),
     (
         "run",
         "rounds",

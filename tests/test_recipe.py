@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stillhouse import recipe
+from stillhouse import plain, recipe
 from stillhouse.errors import RecipeError
 from stillhouse.recipe import Loaded, load_recipe
 
@@ -37,7 +37,7 @@ def refused(folder: Path, text: str, *changes: str) -> str:
 def test_words_of_yaml_1_2_are_words_and_numbers_are_numbers(tmp_path: Path) -> None:
     """`on:` is a key of the recipe; a library that reads YAML 1.1 makes it `True`."""
     path = written(tmp_path, "on: no\noff: yes\na: 1e-3\nb: -2E+4\nc: .5e1\nd: 1_000\ne: true\nf: 0.1\ng: 1.e3\n")
-    assert recipe.read_yaml(path) == {
+    assert plain.read_yaml(path) == {
         "on": "no", "off": "yes", "a": 0.001, "b": -20000.0, "c": 5.0, "d": 1000, "e": True, "f": 0.1, "g": 1000.0,
     }  # fmt: skip
 
@@ -178,7 +178,7 @@ def test_one_phase_or_a_list_of_phases(tmp_path: Path) -> None:
 def test_what_is_written_down_is_read_again_as_the_same(tmp_path: Path) -> None:
     text = MINIMAL + "student: {model: pocket}\ntrain: {objectives: [{do: a, on: answers, weight: 1e-3}]}\nseed: 4\n"
     first = loaded(tmp_path, text)
-    again = load_recipe(written(tmp_path, recipe.dump_yaml(first.data)))
+    again = load_recipe(written(tmp_path, plain.dump_yaml(first.data)))
     assert again.recipe == first.recipe
     assert recipe.fingerprint(again.data) == recipe.fingerprint(first.data)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.matching import capabilities
-from stillhouse.recipe import read_yaml, shipped_recipes
+from stillhouse.plain import read_yaml
+from stillhouse.recipe import shipped_recipes
 from stillhouse.resolve import HOMES, PACKAGE, Signature, backend_signature, backends, names, signature
 
 KINDS = (*HOMES, "teachers", "recipes")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
-from stillhouse.recipe import find_recipe, read_yaml
+from stillhouse.plain import read_yaml
+from stillhouse.recipe import find_recipe
 
 
 def copy_recipe(name: str, target: Path | None) -> list[Path]:

@@ -18,9 +18,10 @@ from stillhouse.compliance.watch import Watch
 from stillhouse.costs import budget_of
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
 from stillhouse.papers import on_the_cards, papers
+from stillhouse.plain import dump_yaml
 from stillhouse.progress import Progress
 from stillhouse.provenance import commit, hardware, summed, versions
-from stillhouse.recipe import Branch, Loaded, Recipe, dump_yaml, fingerprint, load_recipe
+from stillhouse.recipe import Branch, Loaded, Recipe, fingerprint, load_recipe
 from stillhouse.resolve import locate
 from stillhouse.rounds import Rounds, drawn_sizes
 from stillhouse.scores import Evaluation, broken
