@@ -114,9 +114,12 @@ def vote(recipe: Change, work: Path, steps: int) -> Change:
 
 
 def asked_backwards(recipe: Change, work: Path, steps: int) -> Change:
+    """Without the restated problems: of 60 the pocket teacher restated none with the answer in it."""
     seeds = problems(limit=60)
-    branches: Change = {name: {"seeds": seeds} for name in ("answers", "reworded", "backward", "restated")}
-    return {"knowledge": branches, "evaluate": asked("math.equal")}
+    branches: Change = {name: {"seeds": seeds} for name in ("answers", "reworded", "backward")}
+    kept = [entry for entry in recipe["train"]["objectives"] if entry["on"] != "restated"]
+    change = {"evaluate": asked("math.equal"), "arms": arms({"train": {"objectives": kept}}, steps)}
+    return {**change, "knowledge": {**branches, "restated": None, "gold": gold(seeds)}}
 
 
 def grow_and_improve(recipe: Change, work: Path, steps: int) -> Change:
