@@ -20,6 +20,10 @@ __all__ = ["on_ray"]
 
 # one execution of Ray Data: its workers load the model once for so many requests
 _WINDOW = 32_768
+_OF_ONE_ROW = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
 
 
 def on_ray(kind: type, knobs: Mapping[str, Any]) -> Any:
@@ -69,7 +73,7 @@ def answered(teacher: Any, requests: Sequence[Request]) -> list[Answer | Failure
         return _asked(teacher, requests)
     except StillhouseError:
         raise
-    except Exception as error:  # whatever a model or a library threw at one row must not take the others with it
+    except _OF_ONE_ROW as error:  # what a model or a library threw at one row must not take the others with it
         if len(requests) > 1:
             return [result for request in requests for result in answered(teacher, [request])]
         return [Failure("worker_failed", f"{type(error).__name__}: {error}"[:300], "not_attempted")]
