@@ -20,7 +20,7 @@ from stillhouse.knobs import nested, nested_kind
 from stillhouse.passing import coverage, first_rows, joined, random_rows, routed
 from stillhouse.progress import Progress
 from stillhouse.recipe import BASE_STUDENT, STUDENT, Branch, ElicitEntry, Entry, Recipe, fingerprint
-from stillhouse.records import Lost, Record, StoredSignal, stamped
+from stillhouse.records import Example, Lost, Ranking, Record, StoredSignal, stamped
 from stillhouse.resolve import PACKAGE, import_file, load, locate, read_signature
 from stillhouse.signals.store import SignalReader
 from stillhouse.store import Records, Writer, lost_row, read_stamp, write_json
@@ -298,13 +298,19 @@ class Knowledge:
         for line in screening_lines({at: found for at, found in screening.items() if found["rules"]}):
             self.progress.say(f"{title}: {line}")
         record |= self._beside(step, source)
+        if "judge" in record:
+            self.progress.say(f"{title}: its judge is not to be trusted: {record['judge']}")
         write_json(step.folder / "stamp.json", record)
         return record
 
     def _beside(self, step: Step, source: Records | None) -> dict[str, Any]:
-        """What a step's rows alone do not tell: how evenly meta-information was used, how often a selector errs."""
+        """What rows alone do not tell: how evenly meta-information was used, how often a selector errs, a judge in doubt."""
         if step.kind == "elicit" and step.entry.do.startswith("curation.") and source is not None:
             return {"coverage": coverage(step.folder, source)}
+        if step.kind == "elicit" and step.entry.do in ("feedback.rate", "feedback.compare"):
+            first = next(iter(Records(step.folder / "out.jsonl")), None)
+            doubt = first.columns.get("untrusted") if isinstance(first, Example | Ranking) else None
+            return {"judge": doubt} if doubt else {}
         drawn = getattr(step.entry, "drawn", False)
         if step.kind == "select" and step.entry.do.startswith("decontaminate.") and source is not None and not drawn:
             from stillhouse.selection.decontaminate import chance

@@ -36,7 +36,8 @@ def reasons(results: Any) -> list[str]:
 def test_ratings_become_columns_and_the_text_stays(scripted: Scripted) -> None:
     """R36 (UltraFeedback), D6: by aspect and their mean; the answer is byte-identical."""
     (one,) = answers("Blue,  I think")
-    (rated,) = rate([one], scripted(reply="Fine.\ntruth: 5\nhelp: 2"), aspects={"truth": "t", "help": "h"})
+    judge = scripted(reply="Fine.\ntruth: 5\nhelp: 2")
+    (rated,) = rate([one], judge, aspects={"truth": "t", "help": "h"}, untrusted="unchecked")
     assert isinstance(rated, Example)
     assert rated.columns == {"truth": 5.0, "help": 2.0, "score": 3.5, "rater": 0}
     assert (rated.response, rated.prompt, rated.reference) == (one.response, one.prompt, one.reference)

@@ -12,7 +12,7 @@ import pytest
 
 from stillhouse.errors import RecipeError
 from stillhouse.evaluate.judging import judged
-from stillhouse.evaluate.tasks.judge import judge
+from stillhouse.evaluate.tasks.judge import judge, rated
 from stillhouse.records import Prompt
 
 DATA = os.environ.get("STILLHOUSE_TEST_DATA")
@@ -95,3 +95,42 @@ def test_r59_one_annotator_as_the_judge_of_pandalm() -> None:
     assert person["kappa_interval"][0] < person["kappa"] < person["kappa_interval"][1]
     assert person["beats_constants"]
     assert longer["kappa"] < 0.5 < person["kappa_interval"][0]
+
+
+def rubric(path: Path, rate: Callable[[str], int], **knobs: Any) -> dict[str, Any]:
+    """The rubric judge that gives every answer what `rate` says of its text."""
+
+    def ask(prompts: Sequence[Prompt], limit: int) -> list[str]:
+        texts = [re.search(r"Answer:\n=====\n(.*)\n=====\n\nGive a whole", p[0].content, re.S) for p in prompts]
+        return [f"Reasons.\nhelp: {rate(text[1])}" for text in texts if text]
+
+    told = {**PANDA, "aspects": {"help": "it is of use"}, **knobs}
+    (found,) = judged([{"arm": "a", "seed": 0, **asdict(each)} for each in rated(ask, path=path, **told)])
+    return found
+
+
+def test_ratings_of_each_answer_alone_become_verdicts(pairs: Path) -> None:
+    """Rated by length: the first of each pair wins; what is in disorder is as long, so every canary is missed."""
+    found = rubric(pairs, lambda text: 5 if len(text) > 10 else 1, canaries=4)
+    assert (found["items"], found["accuracy"], found["missing"]) == (12, 1.0, 0.0)
+    assert (found["canaries_right"], found["beats_constants"], found["trusted"]) == (0, False, False)
+    reads = rubric(pairs, lambda text: 5 if "full answer to number" in text else 1, canaries=4)
+    assert (reads["accuracy"], reads["canaries_right"]) == (1.0, 4)
+    near = rubric(pairs, lambda text: 5 if len(text) > 10 else 4, margin=1.0, canaries=0)
+    assert (near["accuracy"], near["missing"]) == (0.0, 0.0)  # a difference within the margin is a tie
+
+
+def test_a_rating_out_of_range_is_no_verdict(pairs: Path) -> None:
+    found = rubric(pairs, lambda text: 9)
+    assert (found["missing"], found["accuracy"]) == (1.0, 0.0)
+
+
+@pytest.mark.skipif(DATA is None, reason="STILLHOUSE_TEST_DATA is not set")
+def test_r59_a_rubric_judge_is_calibrated_on_pandalm() -> None:
+    """The probe that must not win: the same rating for everybody. Length in five steps agrees a little more than chance."""
+    path = Path(DATA or "") / "preference" / "testset-v1.json"
+    flat = rubric(path, lambda text: 3)
+    assert (flat["kappa"], flat["trusted"]) == (0.0, False)
+    length = rubric(path, lambda text: 1 + min(len(text) // 60, 4), canaries=20)
+    assert 0.1 < length["kappa"] < 0.4
+    assert (length["canaries_right"], length["trusted"]) == (0, False)

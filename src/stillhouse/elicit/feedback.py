@@ -12,6 +12,7 @@ from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
+from stillhouse.elicit import trust
 from stillhouse.elicit.asking import (
     Unparsed,
     asked,
@@ -24,8 +25,10 @@ from stillhouse.elicit.asking import (
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
 from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, GENERAL, MEND, OPTION, RANK, RATE
 from stillhouse.elicit.revising import revised
+from stillhouse.elicit.rubric import Rubric
 from stillhouse.elicit.stepwise import IS_RIGHT, step_prompt, steps_of
 from stillhouse.elicit.stepwise import step_verdicts as read_verdicts
+from stillhouse.elicit.trust import Untrusted
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader, permutation, verdicts
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
@@ -58,37 +61,31 @@ def rate(
     low: int = 1,
     high: int = 5,
     show_reference: bool = False,
+    untrusted: Untrusted = "mark",
 ) -> Iterator[Example | Lost]:
     """Each answer rated by aspect, as columns: one per aspect, and `score`, their mean.
 
     The answer itself is untouched. Every aspect must be rated once and within `low`..`high`; otherwise the row is
     lost as "verdict_<code>" (out of range is malformed, never clamped). With `sampling: {n: 3}` each rating is a
-    row: the column `rater` counts them. Sources: R36 (UltraFeedback), R15 (AlpaGasus), R39 (with `teacher:
-    student`), R59.
+    row: the column `rater` counts them. A judge that fails the canaries (`elicit/trust.py`) marks its rows in the column
+    `untrusted`, or stops the run. Sources: R36 (UltraFeedback), R15 (AlpaGasus), R39 (with `teacher: student`), R59.
     """
-    listed = "\n".join(f"- {name}: {meaning}" for name, meaning in aspects.items())
-    shown = "\n".join(f"{name}: {low + i % (high - low + 1)}" for i, name in enumerate(aspects))
+    rubric = Rubric(aspects, low, high)
 
     def prompt_of(one: Example) -> Prompt:
-        known = (
-            f"A right answer, for comparison:\n=====\n{one.reference}\n=====\n"
-            if show_reference and one.reference
-            else ""
-        )
-        fields = {"prompt": prompt_text(one.prompt), "response": one.response, "reference": known}
-        return user(RATE.format(**fields, low=low, high=high, aspects=listed, example=shown))
+        reference = one.reference if show_reference else None
+        return user(rubric.prompt(prompt_text(one.prompt), one.response, reference))
 
-    def read(text: str) -> dict[str, float] | Unparsed:
-        try:
-            return {name: verdicts.score(text, low=low, high=high, marker=name) for name in aspects}
-        except verdicts.NoVerdictError as error:
-            return Unparsed(f"verdict_{error}", text[-80:])
+    def known(plants: Sequence[Example]) -> list[float | None]:
+        once = read_each(plants, teacher, prompt_of, rubric.read, sampling=replace(teacher.sampling, n=1))
+        return [None if isinstance(value, Lost) else sum(value.values()) / len(value) for *_, value in once]
 
-    for one, slot, outcome, value in read_each(examples, teacher, prompt_of, read):
+    mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_ratings(known), untrusted, teacher.name)
+    for one, slot, outcome, value in read_each(examples, teacher, prompt_of, rubric.read):
         if isinstance(value, Lost):
             yield value
         else:
-            columns = {**value, "score": sum(value.values()) / len(value), "rater": slot}
+            columns = {**value, "score": sum(value.values()) / len(value), "rater": slot, **mark}
             yield _annotated(one, columns, outcome, teacher.name)
 
 
@@ -99,14 +96,31 @@ def _annotated(one: Example, columns: Mapping[str, Any], outcome: Outcome, judge
     return replace(one, id=name, columns={**one.columns, **columns}, origin=origin)
 
 
-def compare(examples: Iterable[Example], teacher: Generates, *, criterion: str = CRITERION) -> Iterator[Ranking | Lost]:
+def compare(
+    examples: Iterable[Example], teacher: Generates, *, criterion: str = CRITERION, untrusted: Untrusted = "mark"
+) -> Iterator[Ranking | Lost]:
     """Preferences between the answers to one prompt; each pair is asked in both orders.
 
     Answers to one prompt must be neighbours (several samples of one teacher are). All pairs are asked; the ranking
     goes by pairs won, which are its scores. A pair whose verdict changes with the order counts for neither; a prompt
     where some verdict cannot be read is lost as "no_verdict", one where no answer wins as "tie" or, if only orders
-    flipped, "order_flip". One sampled answer of the judge is used. Sources: R12, R33, R59, J4.
+    flipped, "order_flip". One sampled answer of the judge is used. A judge that fails the canaries (`elicit/trust.py`)
+    marks its rankings in the column `untrusted`, or stops the run. Sources: R12, R33, R59, J4.
     """
+
+    def prefers(couples: Sequence[tuple[Example, Example]]) -> list[bool]:
+        found = _compared((one for couple in couples for one in couple), teacher, criterion)
+        return [
+            isinstance(each, Ranking) and each.responses[0] == right.response
+            for each, (right, _) in zip(found, couples, strict=True)
+        ]
+
+    mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_choices(prefers), untrusted, teacher.name)
+    for each in _compared(examples, teacher, criterion):
+        yield replace(each, columns={**each.columns, **mark}) if mark and isinstance(each, Ranking) else each
+
+
+def _compared(examples: Iterable[Example], teacher: Generates, criterion: str) -> Iterator[Ranking | Lost]:
     judge = replace(teacher.sampling, n=1)
     for groups in in_chunks(comparable(examples)):
         yield from (lost_one for lost_one in groups if isinstance(lost_one, Lost))

@@ -154,6 +154,8 @@ def noted(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             hit, texts = control["dropped"], control["texts"]
             share = f"{100 * hit / texts:.2f} %" if texts else "none made"
             yield f"{where}: of {texts:,} texts put together by chance it would drop {hit:,} (false positives: {share})."
+        if doubt := step.get("judge"):
+            yield f"{where}: the judge is not to be trusted: {doubt}. Its rows carry the column `untrusted`."
         if coverage := step.get("coverage"):
             used = coverage["pieces"] - coverage["unused"]
             of = f"{used:,} of {coverage['pieces']:,} pieces of meta-information were used"

@@ -1,11 +1,12 @@
 """Judging pairs as people did: is a judge to be trusted before it selects, rewards or ranks?"""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.elicit.judge_prompts import COMPARE, CRITERION
+from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION
+from stillhouse.elicit.rubric import Rubric
 from stillhouse.errors import RecipeError
 from stillhouse.evaluate import ItemScore
 from stillhouse.evaluate.agreement import majority
@@ -13,7 +14,7 @@ from stillhouse.graders import verdicts
 from stillhouse.records import Prompt, content_id, user
 from stillhouse.rows import rows, template_of
 
-__all__ = ["judge"]
+__all__ = ["judge", "rated"]
 
 Ask = Callable[[Sequence[Prompt], int], list[str]]
 CANARY = "canary:"  # what the reason of a planted pair begins with
@@ -42,17 +43,63 @@ def judge(
     "canary:wrong" and count in no mean. Report and scores tell Cohen's kappa with its interval, whether the judge beats
     every constant one, and the canaries. Sources: R59 (PandaLM), 12.7.
     """
-    if not votes:
-        raise RecipeError("judge: votes is empty; name the fields that hold people's votes")
-    write = template_of(template, "judge.template")
-    pairs = [
-        _Pair(write(row, f"{path}, row {number}"), str(row[first]), str(row[second]), _vote(row, votes, tie))
-        for number, row in list(rows(Path(path)))[:limit]
-    ]
+    pairs = _pairs("judge", path, votes, template, (first, second, tie), limit)
     pairs += _canaries(pairs, canaries, random.Random(seed))
     prompts = [each for pair in pairs for each in pair.prompts(criterion)]
     texts = ask(prompts, max_new_tokens)
     return [pair.scored(forth, back) for pair, forth, back in zip(pairs, texts[::2], texts[1::2], strict=True)]
+
+
+def rated(
+    ask: Ask,
+    *,
+    path: Path,
+    votes: Sequence[str],
+    template: str = "{{ prompt }}",
+    first: str = "response1",
+    second: str = "response2",
+    tie: str = "0",
+    aspects: Mapping[str, str] = ASPECTS,
+    low: int = 1,
+    high: int = 5,
+    margin: float = 0.0,
+    canaries: int = 20,
+    max_new_tokens: int = 256,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[ItemScore]:
+    """The rubric judge of `feedback.rate` held against people's votes on pairs: each answer is rated alone.
+
+    The higher mean over the aspects is the verdict; a difference of `margin` or less is a tie. Everything else as in
+    `judge`; no order is shown, so none can decide. What it says of a rubric is as good as the pairs are like the answers it
+    will rate. Sources: R36, R59, 12.7.
+    """
+    pairs = _pairs("judge.rated", path, votes, template, (first, second, tie), limit)
+    pairs += _canaries(pairs, canaries, random.Random(seed))
+    rubric = Rubric(aspects, low, high)
+    prompts = [user(rubric.prompt(pair.request, answer)) for pair in pairs for answer in (pair.first, pair.second)]
+    texts = ask(prompts, max_new_tokens)
+    said = [_preferred(rubric, *both, margin) for both in zip(texts[::2], texts[1::2], strict=True)]
+    return [pair.told(verdict, "no_verdict") for pair, verdict in zip(pairs, said, strict=True)]
+
+
+def _preferred(rubric: Rubric, first: str, second: str, margin: float) -> str | None:
+    one, two = rubric.mean(first), rubric.mean(second)
+    if one is None or two is None:
+        return None
+    return "tie" if abs(one - two) <= margin else "1" if one > two else "2"
+
+
+def _pairs(
+    task: str, path: Path, votes: Sequence[str], template: str, named: tuple[str, str, str], limit: int | None
+) -> list["_Pair"]:
+    if not votes:
+        raise RecipeError(f"{task}: votes is empty; name the fields that hold people's votes")
+    write, (first, second, tie) = template_of(template, f"{task}.template"), named
+    return [
+        _Pair(write(row, f"{path}, row {number}"), str(row[first]), str(row[second]), _vote(row, votes, tie))
+        for number, row in list(rows(Path(path)))[:limit]
+    ]
 
 
 def _vote(row: dict[str, Any], names: Sequence[str], tie: str) -> str | None:
@@ -74,13 +121,16 @@ class _Pair:
         given, turned = _verdict(forth), _verdict(back)
         same = {"1": "2", "2": "1", "tie": "tie"}
         said = given if given is not None and same.get(turned or "") == given else None
+        return self.told(said, "no_verdict" if None in (given, turned) else "order_flip")
+
+    def told(self, said: str | None, why_none: str) -> ItemScore:
         name = content_id("Pair", self.request, self.first, self.second)
         right = float(said == (self.planted or self.vote))
         if self.planted:
             return ItemScore(
                 name, self.request, self.planted, said or "", None, f"{CANARY}{'right' if right else 'wrong'}"
             )
-        reason = "no_verdict" if None in (given, turned) else "order_flip" if said is None else "judged"
+        reason = why_none if said is None else "judged"
         value = None if self.vote is None else right
         return ItemScore(name, self.request, self.vote, said or "", value, "no_majority" if value is None else reason)
 

@@ -1,0 +1,110 @@
+"""Judges put to the test before they are believed: R36, R59, 12.7."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import knowledge, sums, write_jsonl
+
+from stillhouse import distill
+from stillhouse.elicit import trust
+from stillhouse.elicit.feedback import compare, rate
+from stillhouse.errors import RunFailed
+from stillhouse.phases import _judged
+from stillhouse.records import Example, Lost, Ranking, Seed, user
+
+Scripted = Callable[..., Any]
+ASPECT = {"truth": "it is true"}
+SEED = Seed("s1", user("Name a colour."), "Blue")
+RIGHT = "|".join(answer[:-1] for _, answer in trust.KNOWN)
+
+
+def answers(*texts: str) -> list[Example]:
+    return [SEED.answered(text, asked=SEED.prompt, teacher="student") for text in texts]
+
+
+def reader(constant: int = 1) -> dict[str, str]:
+    """Rates what it knows to be right 5, the constant answer as told, everything else 2."""
+    return {f"Answer:\n=====\n({RIGHT})": "truth: 5", "Answer:\n=====\nThank you": f"truth: {constant}"}
+
+
+def chooser(favourite: str) -> dict[str, str]:
+    return {rf"Answer {n}:\n=====\n({favourite})": f"Verdict: {n}" for n in (1, 2)}
+
+
+def test_the_known_answers_are_what_they_are_said_to_be() -> None:
+    plants = trust.known()
+    assert len({plant.right.response for plant in plants}) == len(plants) == 10
+    for plant in plants:
+        assert plant.constant.response == trust.CONSTANT
+        assert sorted(plant.wrong.response.split()) != sorted(plant.right.response.split())
+        assert plant.wrong.response not in [other.right.response for other in plants]
+
+
+def test_a_judge_that_reads_leaves_no_mark(scripted: Scripted) -> None:
+    (rated,) = rate(answers("Blue"), scripted(responses=reader(), reply="truth: 2"), aspects=ASPECT)
+    assert isinstance(rated, Example)
+    assert rated.columns == {"truth": 2.0, "score": 2.0, "rater": 0}
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ({"reply": "truth: 4"}, "0 of 10 canaries right, a constant answer 4.00, right answers 4.00"),
+        ({"reply": "I cannot tell."}, "0 of 10 canaries right, a constant answer 0.00, right answers 0.00"),
+        (
+            {"responses": reader(constant=5), "reply": "truth: 2"},
+            "10 of 10 canaries right, a constant answer 5.00, right answers 5.00",
+        ),
+    ],
+)
+def test_r36_a_judge_that_a_constant_answer_beats_is_marked_or_refused(
+    scripted: Scripted, script: dict[str, Any], said: str
+) -> None:
+    judge = scripted(**script)
+    for one in rate(answers("Blue"), judge, aspects=ASPECT):
+        assert isinstance(one, Lost) or one.columns["untrusted"] == said
+    with pytest.raises(RunFailed, match=rf"'script' is not to be trusted \({said}\)"):
+        list(rate(answers("Blue"), judge, aspects=ASPECT, untrusted="stop"))
+    (unchecked,) = rate(answers("Blue"), scripted(reply="truth: 4"), aspects=ASPECT, untrusted="unchecked")
+    assert isinstance(unchecked, Example)
+    assert "untrusted" not in unchecked.columns
+
+
+def test_the_bound_is_eight_of_ten() -> None:
+    def rates(wrong_too: int) -> list[float | None]:
+        return [each for n in range(10) for each in (5.0, 5.0 if n < wrong_too else 1.0, 1.0)]
+
+    assert trust.of_ratings(lambda plants: rates(2)) == ""
+    assert trust.of_ratings(lambda plants: rates(3)).startswith("7 of 10")
+
+
+def test_r59_a_judge_of_pairs_is_tried_in_both_orders(scripted: Scripted) -> None:
+    (ranked,) = compare(answers("Red", "Blue"), scripted(responses=chooser(f"{RIGHT}|Blue")))
+    assert isinstance(ranked, Ranking)
+    assert "untrusted" not in ranked.columns
+    (fooled,) = compare(answers("Red", "Thank you"), scripted(name="fooled", responses=chooser("Thank you|of ")))
+    assert isinstance(fooled, Ranking)
+    assert "right answers beat a constant one 0 of 10 times" in fooled.columns["untrusted"]
+
+
+def test_a_run_says_that_its_judge_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
+    write_jsonl(tmp_path / "seeds.jsonl", sums(4))
+    recipe = knowledge()
+    recipe["teachers"]["flat"] = {"backend": "scripted", "reply": "truth: 4"}
+    branch = next(iter(recipe["knowledge"].values()))
+    branch["elicit"].append({"do": "feedback.rate", "teacher": "flat", "aspects": ASPECT})
+    run = distill(recipe, out="run", quiet=True)
+    assert [step["judge"][:8] for step in run.manifest["steps"] if "judge" in step] == ["0 of 10 "]
+    assert "the judge is not to be trusted: 0 of 10 canaries right" in run.report.read_text()
+
+
+def test_a_judge_in_doubt_is_no_reward(scripted: Scripted) -> None:
+    def flat(examples: Any) -> Any:
+        return rate(examples, scripted(reply="truth: 4"), aspects=ASPECT)
+
+    with pytest.raises(RunFailed, match="the judge is not to be trusted"):
+        _judged(flat, (), "score", answers("Blue"))
