@@ -32,9 +32,10 @@ def personal_data(
 
 
 def secrets(records: Iterable[Record], *, on: Side = "both") -> Iterator[tuple[Record, str | None]]:
-    """Drops records that hold keys, tokens or passwords: published formats of well-known services, private keys, and
-    values of some entropy assigned to a telling name.
+    """Drops records that hold keys, tokens or passwords.
 
+    Looked for: published formats of well-known services, private keys, and values of some entropy assigned to a telling
+    name.
     Reason: "secret:<rule>". The rules are those of the screening of every run. Source: O6.
     """
     yield from _searched(records, _SECRETS, "secret", on)

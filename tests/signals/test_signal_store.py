@@ -122,7 +122,7 @@ def test_p01_p25_signals_one_place_off_are_refused(
     kind: Any, knobs: Any, shift: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that knows its text, and a writer with the field's commonest mistake in it."""
-    from conftest import SmallTeacher  # type: ignore[import-not-found]
+    from small_teacher import SmallTeacher
 
     text = "the quick brown fox jumps over a lazy dog and "
     model = make_model(tokenizer)
@@ -147,7 +147,7 @@ def test_p01_p25_signals_one_place_off_are_refused(
 
 def test_a_teacher_that_only_repeats_itself_is_not_taken_for_a_shifted_one(tokenizer: Any, tmp_path: Path) -> None:
     """It explains the token before each place better than the one at it, and still stands where it should."""
-    from conftest import SmallTeacher  # type: ignore[import-not-found]
+    from small_teacher import SmallTeacher
 
     model = make_model(tokenizer)
     with torch.no_grad():
@@ -226,7 +226,7 @@ _WRITE = """
 import sys, time
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from conftest import SmallTeacher
+from small_teacher import SmallTeacher
 from train_helpers import make_examples, make_model, make_tokenizer
 from stillhouse.elicit import feature
 from stillhouse.signals import eliciting
