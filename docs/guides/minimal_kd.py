@@ -47,9 +47,10 @@ def collate(rows, pad_id):
 
 
 def forward_kl(student_logits, teacher_logits):
-    """KL(teacher || student) at each position, in float32: it is 0 where the two agree, unlike a cross-entropy."""
-    log_p = torch.log_softmax(teacher_logits.float(), -1)
-    log_q = torch.log_softmax(student_logits.float(), -1)
+    """KL(teacher || student) at each position, in float32 or better: it is 0 where the two agree, unlike a cross-entropy."""
+    wide = torch.promote_types(student_logits.dtype, torch.float32)
+    log_p = torch.log_softmax(teacher_logits, -1, dtype=wide)
+    log_q = torch.log_softmax(student_logits, -1, dtype=wide)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
