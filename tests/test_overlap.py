@@ -41,6 +41,17 @@ def test_where_everything_overlaps_nothing_is_left_to_repeat_on(tmp_path: Path) 
     assert (found["overlapping"], found["without"]) == (2, [])
 
 
+def test_windows_of_text_are_compared_and_a_task_without_text_is_left_out(tmp_path: Path) -> None:
+    write_records(tmp_path / "out.jsonl", [Example("a", (), "Before. " + LONG.format(n=2))])
+    window = {"arm": "main", "seed": 0, "split": "test", "value": 1.0}
+    given = {
+        "stories": [window | {"item": "0", "text": LONG.format(n=2)}, window | {"item": "1", "text": "Nothing alike."}],
+        "own_text": [window | {"item": "0"}],
+    }
+    (found,) = overlaps(list(given), given, [tmp_path / "out.jsonl"])
+    assert (found["task"], found["items"], found["overlapping"]) == ("stories", 2, 1)
+
+
 def test_the_control_and_the_coverage_stand_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))

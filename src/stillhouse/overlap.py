@@ -20,18 +20,19 @@ RUN_OF_WORDS = 10
 def overlaps(
     tasks: Sequence[str], rows: Mapping[str, Sequence[Mapping[str, Any]]], trained: Iterable[Path]
 ) -> list[dict[str, Any]]:
-    """One entry per task: items that share a run of ten words with a training row, how many rows do, means without them.
+    """Per task: items that share a run of ten words with a training row, how many rows do, means without them.
 
+    A task whose rows hold no text has no entry: nothing is claimed of it.
     `rows[task]` are the evaluated rows of every subject, `trained` the files that students learned from. A run inside the
-    question counts; whole items of five to nine words count as one run.
+    question, or inside the text of a window, counts; whole items of five to nine words count as one run.
     """
-    texts = {task: dict(_items(rows[task])) for task in tasks}
-    names = [(task, item) for task in tasks for item in texts[task]]
+    texts = {task: found for task in tasks if (found := dict(_items(rows[task])))}
+    names = [(task, item) for task in texts for item in texts[task]]
     index = Overlaps.of_texts(
         ((task, number, texts[task][item]) for number, (task, item) in enumerate(names)), RUN_OF_WORDS
     )
-    hit: dict[str, set[str]] = {task: set() for task in tasks}
-    touching = dict.fromkeys(tasks, 0)
+    hit: dict[str, set[str]] = {task: set() for task in texts}
+    touching = dict.fromkeys(texts, 0)
     for part in (part for path in trained for part in chunks(Records(path))):
         for found in index.of_many([text_of(record, "both") for record in part]):
             owners = [names[index.items[owner][1]] for owner in found]
@@ -44,14 +45,14 @@ def overlaps(
             "task": task, "items": len(texts[task]), "overlapping": len(hit[task]), "rows": touching[task],
             "without": _means(rows[task], hit[task]) if hit[task] and len(hit[task]) < len(texts[task]) else [],
         }
-        for task in tasks
+        for task in texts
     ]  # fmt: skip
 
 
 def _items(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for row in rows:
-        if row["split"] == "test" and row.get("prompt"):
-            yield row["item"], str(row["prompt"])
+        if row["split"] == "test" and (text := row.get("prompt") or row.get("text")):
+            yield row["item"], str(text)
 
 
 def _means(rows: Sequence[Mapping[str, Any]], gone: set[str]) -> list[dict[str, Any]]:

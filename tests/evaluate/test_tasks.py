@@ -65,6 +65,7 @@ def test_language_model_matches_the_library_s_own_loss() -> None:
     with torch.inference_mode():
         loss = float(model(input_ids=ids, labels=ids).loss)
     assert scores[0].tokens == 63
+    assert scores[0].text and first.startswith(scores[0].text.strip())
     assert scores[0].nll == pytest.approx(loss * 63, rel=1e-4)
     assert [(s.kl_from_teacher, s.agreements) for s in scores] == [(0.0, 63)] * 5
     assert m.exp(sum(s.nll for s in scores) / sum(s.tokens for s in scores)) < 8

@@ -22,7 +22,7 @@ class WindowScore:
     """One held-out document or window: sums over its `tokens` predicted tokens, natural logarithms.
 
     `teacher_nll`, `kl_from_teacher` (KL(teacher || student), nats) and `agreements` (positions where both put the
-    same token first) are None without a teacher.
+    same token first) are None without a teacher. `text` is what was read, so that training rows can be held against it.
     """
 
     metric: ClassVar[str] = "nll"
@@ -32,6 +32,7 @@ class WindowScore:
     teacher_nll: float | None = None
     kl_from_teacher: float | None = None
     agreements: int | None = None
+    text: str = ""
 
     @property
     def value(self) -> float:

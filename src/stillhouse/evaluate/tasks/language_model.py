@@ -6,6 +6,7 @@ Legend: B windows of a batch, T tokens of a window, V vocabulary.
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def language_model(
             stack.enter_context(answering(model))
         for start in range(0, len(windows), batch_size):
             rows.extend(_scored(student, teacher, windows[start : start + batch_size], start))
-    return rows
+    return [replace(row, text=tokenizer.decode(ids, skip_special_tokens=True)) for row, ids in zip(rows, windows)]
 
 
 def windows_of(path: Path, tokenizer: Any, window: int, limit: int | None, field: str) -> Iterator[list[int]]:
