@@ -26,7 +26,7 @@ def overlaps(
     `rows[task]` are the evaluated rows of every subject, `trained` the files that students learned from. A run inside the
     question, or inside the text of a window, counts; whole items of five to nine words count as one run.
     """
-    texts = {task: found for task in tasks if (found := dict(_items(rows[task])))}
+    texts = {task: items for task in tasks if (items := dict(_items(rows[task])))}
     names = [(task, item) for task in texts for item in texts[task]]
     index = Overlaps.of_texts(
         ((task, number, texts[task][item]) for number, (task, item) in enumerate(names)), RUN_OF_WORDS
