@@ -17,7 +17,7 @@ MODULES = {
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
     ("errors", "records", "store", "render", "quiet", "rows"),
-    ("teachers", "graders", "compliance", "pocket", "generate", "scoring", "products"),
+    ("teachers", "graders", "compliance", "pocket", "generate", "apart", "scoring", "products"),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
     ("train", "evaluate", "testing"),
     ("recipe", "plain", "resolve", "knobs", "matching", "plan", "check", "soundness"),
@@ -47,7 +47,7 @@ LAYERS = (
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door
-MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "recipe", "check", "testing", "cli")
+MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "apart", "recipe", "check", "testing", "cli")
 
 
 def rank(module: str) -> int | None:

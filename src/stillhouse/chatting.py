@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import Message
+from stillhouse.store import read_json
 from stillhouse.teachers.base import Answer, Request, Sampling
 
 
@@ -11,6 +12,11 @@ def chat(student: Path, *, max_tokens: int = 256) -> None:
     """Reads turns until an empty line or the end of input; the whole conversation is the prompt of each turn."""
     if not (student / "config.json").is_file():
         raise RecipeError(f"{student}: no student in it; the run has not trained one")
+    if any("SequenceClassification" in name for name in read_json(student / "config.json").get("architectures") or []):
+        raise RecipeError(
+            f"{student}: this student scores and does not write, so there is nobody to talk to; "
+            "its README.md says what it gives (evaluate: scored.labels or scored.pairs asks it)"
+        )
     from stillhouse.teachers.transformers import Teacher
 
     model, turns = Teacher(model=str(student)), []

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
+from stillhouse.apart import decoder_start
 from stillhouse.errors import RecipeError
 from stillhouse.products import faster_linears
 
@@ -51,8 +53,9 @@ def generate(
     """
     if not prompts:
         return []
+    kind = _Apart if model.config.is_encoder_decoder else Batch
     with answering(model), torch.inference_mode():
-        batch = Batch(model, prompts, max_new_tokens, eos_ids, pad_id)
+        batch = kind(model, prompts, max_new_tokens, eos_ids, pad_id)
         draw = _drawer(
             temperature, top_p, range(len(prompts)) if seeds is None else seeds, max_new_tokens, model.device
         )
@@ -207,6 +210,36 @@ class Batch:
         self.cache.reorder_cache(alive)
         for name in ("rows", "done_B", "limit_B", "mask_BS", "position_BS"):
             setattr(self, name, getattr(self, name).index_select(0, alive))
+
+
+class _Apart(Batch):
+    """Rows whose prompts an encoder has read, once: the decoder begins with its start token and looks at them."""
+
+    def __init__(
+        self, model: Any, prompts: Sequence[Sequence[int]], limit: int, eos_ids: Sequence[int], pad: int
+    ) -> None:
+        _limits(model.config, [len(prompt) for prompt in prompts], 0)
+        super().__init__(model, [[decoder_start(model)]] * len(prompts), limit, eos_ids, pad)
+        self.cache = EncoderDecoderCache(self.cache, DynamicCache())
+        rows = [torch.tensor(prompt) for prompt in prompts]
+        read_BS = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad).to(model.device)
+        sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        self.read_mask_BS = (torch.arange(read_BS.shape[1], device=model.device) < sizes_B[:, None]).long()
+        self.states_BSH = model.get_encoder()(input_ids=read_BS, attention_mask=self.read_mask_BS).last_hidden_state
+
+    def next_logits(self) -> torch.Tensor:
+        out = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.states_BSH),
+            attention_mask=self.read_mask_BS,
+            decoder_input_ids=self.ids_BS,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return out.logits[:, -1]
+
+    def _keep(self, alive: torch.Tensor) -> None:
+        super()._keep(alive)
+        self.states_BSH, self.read_mask_BS = self.states_BSH[alive], self.read_mask_BS[alive]
 
 
 def _limits(config: Any, sizes: Sequence[int], limit: int) -> list[int]:

@@ -147,16 +147,17 @@ class Parts:
         The base student where a later phase is to be held against it; and the full-precision copy of a student that
         learns to be quantised.
         """
+        from stillhouse.train.batch import SCORERS
         from stillhouse.train.student import load_student
 
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
         told = self.recipe.student
-        if told.kind != "causal_lm" or REFERENCE not in self._references():
+        if told.kind in SCORERS or REFERENCE not in self._references():
             return None
         changed = told.prune is not None or told.quantise is not None
         held = base if self.phase.reference == "base" else start
-        return load_student(held, dtype=told.dtype).model if changed or start != held else None
+        return load_student(held, kind=told.kind, dtype=told.dtype).model if changed or start != held else None
 
     def _references(self) -> set[str]:
         """`reference`, where some objective holds the student against it: by name, or by the arrays it asks for."""
@@ -189,6 +190,11 @@ def _judged(
     for result in judge(examples, *asked):
         if isinstance(result, Lost):
             continue
+        if doubt := result.columns.get("untrusted"):
+            raise RunFailed(
+                f"train.rollouts.reward: the judge is not to be trusted ({doubt}), and training would find out why; take "
+                "another judge, or `untrusted: unchecked` if you know better"
+            )
         if column not in result.columns:
             raise RunFailed(f"train.rollouts.reward: the judge wrote no column {column!r}; name the one it writes")
         found.setdefault(result.origin.parents[0], []).append(float(result.columns[column]))

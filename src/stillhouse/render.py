@@ -8,11 +8,14 @@ end-of-turn token. What is learned is told by position, so that a padding id equ
 A tokenizer without a chat template is used in completion mode: the prompt is the contents of the messages joined by
 newlines after the tokenizer's own beginning-of-sequence token, the response continues that text, and the tokenizer's
 end-of-sequence token ends it.
+
+An encoder-decoder reads the two apart: its encoder the prompt, its decoder the response. An encoder that scores reads the
+pair as its tokenizer puts one together. Which of the three it is, is the model's `Reading`.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -51,6 +54,15 @@ class _Frame:
     end_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a model is given a prompt alone, and a prompt with its response. `apart`: each to a network of its own."""
+
+    prompt: Callable[[Any, Sequence[Message]], list[int]]
+    whole: Callable[[Any, Sequence[Message], str], Rendered]
+    apart: bool = False
+
+
 _frames: WeakKeyDictionary[Any, _Frame] = WeakKeyDictionary()
 _fingerprints: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
@@ -72,6 +84,52 @@ def render(tokenizer: Any, messages: Sequence[Message], response: str) -> Render
     prompt = _prompt_ids(tokenizer, frame, text)
     answer = _continuation(tokenizer, frame, text, prompt, frame.lead + response)
     return Rendered([*prompt, *answer, frame.end_id], len(prompt))
+
+
+def render_source(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """What an encoder is given: the conversation, closed as the tokenizer closes a text (T5 and BERT were trained so)."""
+    template = getattr(tokenizer, "chat_template", None)
+    if template is not None and messages:
+        return render_prompt(tokenizer, messages)
+    return tokenizer(_contents(messages), verbose=False)["input_ids"]
+
+
+def render_apart(tokenizer: Any, messages: Sequence[Message], response: str) -> Rendered:
+    """The prompt of `render_source`, then the response as the tokenizer writes a text of its own, closed by one end."""
+    source, templated = render_source(tokenizer, messages), getattr(tokenizer, "chat_template", None) is not None
+    answer = _encode(tokenizer, response) if templated else tokenizer(text_target=response, verbose=False)["input_ids"]
+    end = end_ids(tokenizer)[0]
+    return Rendered([*source, *answer, *([] if answer[-1:] == [end] else [end])], len(source))
+
+
+def render_pair(tokenizer: Any, messages: Sequence[Message], response: str) -> Rendered:
+    """Prompt and response as the tokenizer makes one of two texts; `start` is where the second begins."""
+    whole = tokenizer(_contents(messages), response, verbose=False)
+    parts = whole.sequence_ids(0)
+    return Rendered(whole["input_ids"], parts.index(1) if 1 in parts else len(parts) - 1)
+
+
+TOGETHER = Reading(render_prompt, render)
+APART = Reading(render_source, render_apart, apart=True)
+PAIRED = Reading(render_source, render_pair)
+
+
+def reading_of(model: Any) -> Reading:
+    """How this model of the transformers library reads, by what it is."""
+    if model.config.is_encoder_decoder:
+        return APART
+    return PAIRED if encodes(model) else TOGETHER
+
+
+def encodes(model: Any) -> bool:
+    """Whether it scores with a head over an encoder: one that looks both ways (BERT and its kin)."""
+    named = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    return named.endswith("ForSequenceClassification") and not hasattr(model, "score")
+
+
+def types_texts(tokenizer: Any) -> bool:
+    """Whether it tells the two texts of a pair apart by a type of token, as BERT's does and RoBERTa's does not."""
+    return "token_type_ids" in tokenizer.model_input_names
 
 
 def end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
@@ -122,7 +180,7 @@ def _chat(tokenizer: Any, messages: Sequence[Message], *, answering: bool) -> st
 
 def _prompt_text(tokenizer: Any, frame: _Frame, messages: Sequence[Message]) -> str:
     if frame.template is None or not messages:  # nothing was asked: plain text, without anybody's turn around it
-        return "\n".join(message.content for message in messages)
+        return _contents(messages)
     try:
         return _chat(tokenizer, messages, answering=True)
     except TemplateError as error:
@@ -134,6 +192,10 @@ def _prompt_text(tokenizer: Any, frame: _Frame, messages: Sequence[Message]) -> 
                 "write the prompt in turns it accepts"
             ) from error
     return _prompt_text(tokenizer, frame, folded)
+
+
+def _contents(messages: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in messages)
 
 
 def _without_system(messages: Sequence[Message]) -> Prompt | None:

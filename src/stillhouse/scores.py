@@ -68,7 +68,11 @@ class Evaluation:
         found = {"version": 1, "tasks": tasks, **_summaries(rows, tasks)}
         names = [task["task"] for task in tasks]
         by_task = {name: [row for row in rows if row["task"] == name] for name in names}
-        told = [name for name, entry in zip(names, self.recipe.evaluate, strict=True) if entry.do == "judge"]
+        told = [
+            name
+            for name, entry in zip(names, self.recipe.evaluate, strict=True)
+            if entry.do in ("judge", "judge.rated")
+        ]
         found["judges"] = [{"task": name, **each} for name in told for each in judged(by_task[name])]
         found["overlap"] = overlaps(names, by_task, trained)
         bounds = {entry.label: entry.may_lose for entry in self.recipe.evaluate if entry.may_lose is not None}
@@ -86,10 +90,12 @@ class Evaluation:
         return -mean if rows and rows[0]["metric"] == "nll" else mean
 
     def _subjects(self, students: Sequence[dict[str, Any]], entry: EvaluateEntry) -> list[Subject]:
+        from stillhouse.train.batch import SCORERS
+
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
         found = [Subject(BASE, None, file_hash(Path(base)) if Path(base).is_dir() else base, base)]
-        if self.recipe.student.kind != "causal_lm":
+        if self.recipe.student.kind in SCORERS:
             found = []  # a model that wrote has no scoring head yet
         found += [Subject(s["arm"], s["seed"], s["hash"], str(self.run / s["path"])) for s in students]
         if entry.teacher:

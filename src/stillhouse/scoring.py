@@ -7,7 +7,7 @@ from typing import Any
 from stillhouse.errors import RecipeError
 from stillhouse.quiet import quiet
 from stillhouse.records import Prompt
-from stillhouse.render import render, render_prompt
+from stillhouse.render import encodes, reading_of, types_texts
 
 
 class Scorer:
@@ -26,8 +26,11 @@ class Scorer:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RecipeError(f"{path}: no scoring model can be loaded from it: {reason}") from error
-        if not hasattr(self.model, "score"):
-            raise RecipeError(f"{path}: {type(self.model).__name__} does not read from left to right")
+        if self.model.config.is_encoder_decoder:
+            raise RecipeError(
+                f"{path}: {type(self.model).__name__} is an encoder-decoder, whose scores are not read here"
+            )
+        self.reading = reading_of(self.model)
         self.batch_size = batch_size
 
     @property
@@ -37,24 +40,52 @@ class Scorer:
 
     def scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
         """One number for each prompt with its answer."""
-        return [values[0] for values in self._at_the_end([render(self.tokenizer, *pair).ids for pair in pairs])]
+        found = [self.reading.whole(self.tokenizer, *pair) for pair in pairs]
+        return [values[0] for values in self._said([each.ids for each in found], [each.start for each in found])]
 
     def classes(self, prompts: Sequence[Prompt]) -> list[str]:
         """The likeliest class of each prompt."""
-        found = self._at_the_end([render_prompt(self.tokenizer, prompt) for prompt in prompts])
+        found = self._said([self.reading.prompt(self.tokenizer, prompt) for prompt in prompts], None)
         return [self.labels[max(range(len(values)), key=values.__getitem__)] for values in found]
 
-    def _at_the_end(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """What the head says at the last token of each row."""
+    def _said(self, rows: Sequence[Sequence[int]], starts: Sequence[int] | None) -> list[list[float]]:
+        """What the head says of each row; `starts` is where the second text of each pair begins."""
         import torch
 
         found: list[list[float]] = []
-        for start in range(0, len(rows), self.batch_size):
-            part = [torch.tensor(row) for row in rows[start : start + self.batch_size]]
+        for first in range(0, len(rows), self.batch_size):
+            part = [torch.tensor(row) for row in rows[first : first + self.batch_size]]
             ids_BT = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
+            size_B = torch.tensor([len(row) for row in part])
             with torch.inference_mode():
+                if encodes(self.model):
+                    found += self._of_encoder(
+                        ids_BT, size_B, starts and starts[first : first + self.batch_size]
+                    ).tolist()
+                    continue
                 # causal: what stands behind a row's last token changes nothing before it
                 states = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-                last = torch.tensor([len(row) - 1 for row in part])
-                found += self.model.score(states[torch.arange(len(part)), last]).float().tolist()
+                found += self.model.score(states[torch.arange(len(part)), size_B - 1]).float().tolist()
         return found
+
+    def _of_encoder(self, ids_BT: Any, size_B: Any, starts: Sequence[int] | None) -> Any:
+        import torch
+
+        if starts is None or not types_texts(self.tokenizer):
+            return scores_of_rows(self.model, ids_BT, size_B).float()
+        place_T = torch.arange(ids_BT.shape[1])
+        second_BT = (place_T >= torch.tensor(starts)[:, None]) & (place_T < size_B[:, None])
+        return scores_of_rows(self.model, ids_BT, size_B, second_BT).float()
+
+
+def scores_of_rows(model: Any, ids_RC: Any, size_R: Any, second_RC: Any = None) -> Any:
+    """scores_RL of an encoder that reads the first `size_R` tokens of each row; `second_RC` marks those of another type.
+
+    R rows of C tokens, L numbers of the head.
+    """
+    import torch
+
+    told = {"attention_mask": (torch.arange(ids_RC.shape[1], device=ids_RC.device) < size_R[:, None]).long()}
+    if second_RC is not None:
+        told["token_type_ids"] = second_RC.long()
+    return model(input_ids=ids_RC, **told).logits

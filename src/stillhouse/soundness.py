@@ -15,13 +15,13 @@ SMALL_RANK = 8  # an adapter of fewer ranks holds little of a teacher's distribu
 
 def refuse_student(recipe: Recipe, where: str) -> None:
     """Raises RecipeError for students that cannot be made, or parts of one that exclude each other."""
-    from stillhouse.train.batch import SCORERS
+    from stillhouse.train.batch import SCORERS, WRITERS
 
     student = recipe.student
     if student is None:
         return
-    if student.kind not in ("causal_lm", *SCORERS):
-        able = ", ".join(("causal_lm", *SCORERS))
+    if student.kind not in (*WRITERS, *SCORERS):
+        able = ", ".join((*WRITERS, *SCORERS))
         raise RecipeError(f"{where}student.kind: {student.kind} cannot be trained yet; kinds that can: {able}")
     if (student.kind == "classifier") != bool(student.labels):
         raise RecipeError(
@@ -41,23 +41,31 @@ def refuse_student(recipe: Recipe, where: str) -> None:
             raise RecipeError(f"{where}student.prune: say what is left: layers, hidden, intermediate or heads")
         if student.kind != "causal_lm":
             raise RecipeError(f"{where}student.prune: only a causal_lm is cut; prune it in a recipe of its own first")
-    if student.kind != "causal_lm" and recipe.rounds.most > 1:
+    if student.kind in SCORERS and recipe.rounds.most > 1:
         raise RecipeError(
             f"{where}rounds: a student of kind {student.kind} writes nothing that a round could begin with"
         )
-    if student.kind != "causal_lm" and any(phase.rollouts for phase in recipe.train):
+    if student.kind == "seq2seq" and any(phase.rollouts and phase.rollouts.teacher for phase in recipe.train):
+        raise RecipeError(
+            f"{where}train.rollouts.teacher: a teacher takes part in sampling of a causal_lm only; let the student answer alone"
+        )
+    if student.kind in SCORERS and any(phase.rollouts for phase in recipe.train):
         raise RecipeError(f"{where}train.rollouts: a student of kind {student.kind} writes nothing; leave them out")
 
 
 def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: str) -> None:
     """Raises RecipeError where a student that scores is asked to write, or one that writes to score."""
+    from stillhouse.train.batch import WRITERS
+
     if recipe.student is None:
         return
     kind, scores = recipe.student.kind, "scorer" in found.inputs
-    if scores == (kind == "causal_lm"):
+    if kind == "seq2seq" and "student" in found.inputs:
+        raise RecipeError(f"{where}: {entry.do} reads plain text, which an encoder-decoder cannot; use qa")
+    if scores == (kind in WRITERS):
         able = "qa, language_model" if scores else "scored.pairs, scored.labels"
         raise RecipeError(f"{where}: {entry.do} cannot be asked of a student of kind {kind}; use one of {able}")
-    if kind != "causal_lm" and (entry.teacher is not None or entry.may_lose is not None):
+    if kind not in WRITERS and (entry.teacher is not None or entry.may_lose is not None):
         raise RecipeError(f"{where}: a scoring student stands alone; leave out `teacher` and `may_lose`")
 
 

@@ -54,7 +54,9 @@ def deep(loaded: Loaded, *, folder: Path = Path("runs")) -> Deep:
         shown_by = student.tokenizer if student is not None else probe.backend.tokenizer()
         if student is None:
             findings.append(
-                Finding("student", "note", "the recipe has no student that writes text: only the teacher was looked at")
+                Finding(
+                    "student", "note", "the recipe has no student of kind causal_lm: only the teacher was looked at"
+                )
             )
         else:
             findings += own_turns("student", student.model, student.tokenizer)

@@ -14,6 +14,7 @@ from stillhouse.papers import sha256
 from stillhouse.reporting import tables
 from stillhouse.reporting.reading import Arm, Branch, RunFacts, branches_of
 from stillhouse.reporting.verdict import headline, role_of, scale_of
+from stillhouse.train.batch import SCORERS
 
 __all__ = ["data_card", "model_card", "write_data_card", "write_model_card"]
 
@@ -117,6 +118,8 @@ def _model_body(facts: RunFacts) -> Iterator[str]:
         yield _table(("Task", "Who", "Mean", "95 % interval", "Seeds", "Items"), _score_rows(facts))
     yield "## How it was trained"
     yield _trained(facts)
+    if said := _says(facts):
+        yield said
     yield "## How to load it"
     kind = _CLASSES.get(_kind(facts), "AutoModelForCausalLM")
     yield (
@@ -189,6 +192,17 @@ def _data_body(facts: RunFacts, branches: list[Branch]) -> Iterator[str]:
 
 def _kind(facts: RunFacts) -> str:
     return facts.recipe.student.kind if facts.recipe and facts.recipe.student else "causal_lm"
+
+
+def _says(facts: RunFacts) -> str:
+    """What a student gives that is no text; "" for one that writes."""
+    kind = _kind(facts)
+    if kind not in SCORERS:
+        return ""
+    assert facts.recipe is not None and facts.recipe.student is not None
+    labels = ", ".join(_code(label) for label in facts.recipe.student.labels)
+    gives = f"the class of a prompt: {labels}" if labels else "one number for a prompt with an answer, higher is better"
+    return f"**It writes no text.** It is a {kind}: it gives {gives}."
 
 
 def _student_name(facts: RunFacts) -> str:

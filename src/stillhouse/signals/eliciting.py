@@ -12,7 +12,7 @@ import numpy as np
 
 from stillhouse.errors import RunFailed
 from stillhouse.records import Example, Lost, Prompt, StoredSignal
-from stillhouse.render import Rendered, render
+from stillhouse.render import Rendered, reading_of
 from stillhouse.signals.bits import PrefixCode
 from stillhouse.signals.codecs import Draws, Kept, id_gaps
 from stillhouse.signals.contract import Contract, Form, contract_of, ids_hash, row_key
@@ -90,6 +90,7 @@ class _Local:
 
     def __init__(self, teacher: Reveals, form: Form, settings: dict[str, Any]) -> None:
         self.model, self.tokenizer = teacher.module(), teacher.tokenizer()
+        self.whole = reading_of(self.model).whole
         self.form, self.settings, self.name = form, settings, getattr(teacher, "name", "?")
         self._take = self._taker()
         self._head = head_of(self.model) if form == "Dense" else {}
@@ -98,7 +99,7 @@ class _Local:
     def rows(self, missing: dict[str, tuple[Prompt, str]], too_long: dict[str, str]) -> Iterator[tuple[str, _Row]]:
         from stillhouse.teachers.forced import context, forced
 
-        rendered = {key: render(self.tokenizer, *pair) for key, pair in missing.items()}
+        rendered = {key: self.whole(self.tokenizer, *pair) for key, pair in missing.items()}
         room = context(self.model)
         for key, row in rendered.items():
             if len(row.ids) > room:
@@ -117,10 +118,12 @@ class _Local:
         import torch
 
         key = min(rows, key=lambda each: len(rows[each].ids))
-        whole = render(self.tokenizer, *missing[key])
+        whole = self.whole(self.tokenizer, *missing[key])
         ids = torch.tensor([whole.ids], device=self.model.device)
         labels = ids.clone()
         labels[:, : whole.start] = -100
+        if self.model.config.is_encoder_decoder:
+            ids, labels = ids[:, : whole.start], ids[:, whole.start :]
         with torch.inference_mode():
             loss = float(self.model(input_ids=ids, labels=labels).loss)
         ours = -rows[key].logprob / len(whole.response)
@@ -131,7 +134,7 @@ class _Local:
             )
 
     def measure(self, folder: Path, pairs: dict[str, tuple[Prompt, str]]) -> None:
-        rows = [render(self.tokenizer, *pair) for pair in pairs.values()]
+        rows = [self.whole(self.tokenizer, *pair) for pair in pairs.values()]
         note_fidelity(folder, list(pairs), rows, self.model, self.tokenizer)
 
     def coding(self, taken: list[Any], contract: Contract) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Legend: B rows, T places of a response (its end-of-turn token included), V vocab
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillhouse.errors import RecipeError
@@ -40,7 +41,8 @@ def forced(
     while order:
         batch = order[: _rows_at_once(rows, order[:batch_size], vocabulary)]
         order = order[len(batch) :]
-        found.update(zip(batch, _read(model, tokenizer, [rows[index] for index in batch], take, hidden)))
+        read = _read_apart if model.config.is_encoder_decoder else _read
+        found.update(zip(batch, read(model, tokenizer, [rows[index] for index in batch], take, hidden)))
     yield from (found[index] for index in range(len(rows)))
 
 
@@ -76,18 +78,43 @@ def _read(model: Any, tokenizer: Any, rows: list[Rendered], take: Take[Taken], h
         "attention_mask": mask_BT,
         "position_ids": (mask_BT.cumsum(-1) - 1).clamp(min=0),
     }
-    seen: list[torch.Tensor] = []
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if hidden else None
-    try:
-        with torch.inference_mode():
-            given = {name: tensor.to(model.device) for name, tensor in given.items()}
-            logits_BTV = model(**given, use_cache=False, logits_to_keep=kept).logits[:, -kept:]
-    finally:
-        if hook is not None:
-            hook.remove()
+    with _heard(model, hidden) as seen, torch.inference_mode():
+        given = {name: tensor.to(model.device) for name, tensor in given.items()}
+        logits_BTV = model(**given, use_cache=False, logits_to_keep=kept).logits[:, -kept:]
     with torch.inference_mode():
         for row, rendered in enumerate(rows):
             places = slice(kept - len(rendered.response) - 1, kept - 1)
             hidden_TH = seen[0][row, -kept:][places] if seen else None
             yield take(rendered, logits_BTV[row, places], hidden_TH)
+
+
+def _read_apart(model: Any, tokenizer: Any, rows: list[Rendered], take: Take[Taken], hidden: bool) -> Iterator[Taken]:
+    """The same of an encoder-decoder: the prompts go to the encoder, the responses to the decoder."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from stillhouse.apart import given_apart
+
+    ids_BT = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=pad_id(tokenizer))
+    told_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+    for at, row in enumerate(rows):
+        told_BT[at, row.start - 1 : len(row.ids) - 1] = True
+    with _heard(model, hidden) as seen, torch.inference_mode():
+        given, _ = given_apart(model, ids_BT.to(model.device), told_BT.to(model.device))
+        logits_BTV = model(**given, use_cache=False).logits
+        for at, row in enumerate(rows):
+            places = slice(len(row.response))
+            yield take(row, logits_BTV[at, places], seen[0][at, places] if seen else None)
+
+
+@contextmanager
+def _heard(model: Any, hidden: bool) -> Iterator[list["torch.Tensor"]]:
+    """What the output embedding is given, where it is wanted."""
+    seen: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if hidden else None
+    try:
+        yield seen
+    finally:
+        if hook is not None:
+            hook.remove()

@@ -19,7 +19,7 @@ import numpy as np
 from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.quiet import quiet
 from stillhouse.records import Prompt
-from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, render_prompt
+from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, reading_of
 from stillhouse.teachers.asking.answers import default_store
 from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.base import Answer, Capability, Failure, Identity, Outcome, Request, TokenBeliefs
@@ -101,7 +101,8 @@ class Teacher:
         """
         source = iter(pairs)
         while chunk := list(islice(source, self.chunk)):
-            rendered = [render(self.tokenizer(), prompt, response) for prompt, response in chunk]
+            whole = reading_of(self.module()).whole
+            rendered = [whole(self.tokenizer(), prompt, response) for prompt, response in chunk]
             yield from self._beliefs(rendered, k)
 
     def _answered(self, requests: list[Request]) -> Iterator[Outcome]:
@@ -110,7 +111,7 @@ class Teacher:
         model, tokenizer = self._load()
         prompts, fitting = [], []
         for request in requests:
-            ids = render_prompt(tokenizer, request.messages)
+            ids = reading_of(model).prompt(tokenizer, request.messages)
             if self._room(ids) < 1:
                 detail = f"the prompt has {len(ids)} tokens, the context of the model {context(model)}"
                 yield Outcome(request, Failure("context_overflow", detail))
@@ -137,7 +138,8 @@ class Teacher:
             )
 
     def _answer(self, request: Request, prompt: list[int], ids: list[int], finished: bool) -> Answer:
-        text = _decoded(self.tokenizer(), prompt, ids[:-1] if finished else ids)
+        before = [] if self.module().config.is_encoder_decoder else prompt
+        text = _decoded(self.tokenizer(), before, ids[:-1] if finished else ids)
         cuts = [text.index(stop) for stop in request.sampling.stop if stop in text]
         if cuts:
             text, finished = text[: min(cuts)], True
@@ -161,28 +163,31 @@ class Teacher:
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
             folder, device = self._folder(), _device(self._device)
             try:
                 with quiet():
                     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
-                    model = AutoModelForCausalLM.from_pretrained(
-                        folder, dtype=self._dtype, trust_remote_code=self._trust
-                    )
+                    config = AutoConfig.from_pretrained(folder, trust_remote_code=self._trust)
+                    self._refuse_scorer(config)
+                    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+                    model = kind.from_pretrained(folder, dtype=self._dtype, trust_remote_code=self._trust)
             except (OSError, ValueError) as error:
                 raise TeacherError(f"the model {self._name} cannot be loaded: {_first_line(error)}") from error
-            if any("SequenceClassification" in name for name in model.config.architectures or []):
-                raise TeacherError(
-                    f"the model {self._name} scores and does not write (a reward model, a classifier); it judges as "
-                    "preferences.reward_model"
-                )
             placed: Any = model
             if self._dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
                 placed = placed.float()  # a processor computes halves slower than floats, and less exactly
             placed = placed.to(torch.device(device)).eval().requires_grad_(False)
             self._loaded = (placed, tokenizer)
         return self._loaded
+
+    def _refuse_scorer(self, config: Any) -> None:
+        if any("SequenceClassification" in name for name in config.architectures or []):
+            raise TeacherError(
+                f"the model {self._name} scores and does not write (a reward model, a classifier); it judges as "
+                "preferences.reward_model"
+            )
 
     def _folder(self) -> Path:
         """The folder itself, or the hub's snapshot of the model, fetched where it is not there yet."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, Trajectory, content_id
-from stillhouse.render import fingerprint, render, render_prompt
+from stillhouse.render import TOGETHER, Reading, fingerprint
 
 Layer = int | tuple[int, str]  # hidden states; or the queries, keys or values of a block
 
@@ -73,11 +73,13 @@ ROLLOUTS_PROVIDE = _POSITIONS | _SEQUENCES - {"scores_S"} | {"rollout_logprobs_N
 REWARD_PROVIDES = frozenset({"rewards_S", "scores_S", "advantages_N", "right_N"})
 # of these, what a teacher with another tokenizer can give as well
 ACROSS = frozenset({"teacher_beliefs", "teacher_hidden_NH", "span_N", "teacher_span_logprobs_P", "weight_P"})
+RELATIONS = frozenset({"student_relations_BTH", "teacher_relations_BTH", "weight_BT"})  # within one sequence of tokens
 TOKENWISE = (TEACHER_PROVIDES | {"judge_probabilities_N"}) - ACROSS - {"student_relations_BTH", "weight_BT"}
 # what a student with a scoring head (one number: reward, reranker; one for each class: classifier) gives
 _SCORED = frozenset({"student_scores_S", "scores_S", "group_S", "weight_G"})
 _STEPS = frozenset({"student_step_logits_N", "step_labels_N", "weight_N"})
 _CLASSES = frozenset({"student_logits_NV", "student_logprobs_N", "target_ids_N", "weight_N"})
+WRITERS = ("causal_lm", "seq2seq")
 SCORERS: dict[str, dict[str, frozenset[str]]] = {
     "reward": {"Ranking": _SCORED, "Example": _STEPS},
     "reranker": {"Ranking": _SCORED},
@@ -97,6 +99,8 @@ def provided(
     offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
     if teachers and "student_logits_NV" in offered:
         offered |= TEACHER_PROVIDES
+    if kind == "seq2seq":
+        offered -= RELATIONS
     if held == "rollouts":
         offered |= REWARD_PROVIDES if rewarded else frozenset()
         offered |= {"scores_S"} if beside else frozenset()
@@ -183,13 +187,15 @@ def rendered(
     room: int = 0,
     weight_columns: Sequence[str] = (),
     labels: Sequence[str] = (),
+    reading: Reading = TOGETHER,
 ) -> Branch:
     """A branch as token ids. Records that do not fit `max_length` are left out with their reason, never cut.
 
     `answered=False` needs only the prompts: the student will answer itself, in at most `room` tokens. `weight_columns`
     name columns of the records that hold the weight or the score of an example. With `labels` a response is one of them
-    and stands as its number behind the prompt. Raises RecipeError where a record has nothing to
-    learn from, where stored log-probabilities belong to other tokens, and where nothing is left.
+    and stands as its number behind the prompt. `reading` is how the student is given text.
+    Raises RecipeError where a record has nothing to learn from, where stored log-probabilities belong to other tokens,
+    and where nothing is left.
     """
     chunks, starts, first, kept, keys, lost = [], [], [0], [], [], []
     own = fingerprint(tokenizer)
@@ -197,9 +203,9 @@ def rendered(
     kinds: set[str] = set()
     for place, record in enumerate(records):
         if labels:
-            sequences = [_labelled(name, record, tokenizer, labels)]
+            sequences = [_labelled(name, record, tokenizer, labels, reading)]
         else:
-            sequences = _sequences(name, record, tokenizer, own, answered)
+            sequences = _sequences(name, record, tokenizer, own, answered, reading)
         size = max(max(len(ids), start + room) for ids, start in sequences)
         if max_length is not None and size > max_length:
             lost.append(Lost(record.id, "too_long", detail=f"{size} tokens, {max_length} fit"))
@@ -224,10 +230,12 @@ def rendered(
     )  # fmt: skip
 
 
-def _sequences(name: str, record: Record, tokenizer: Any, own: str, answered: bool) -> list[tuple[list[int], int]]:
+def _sequences(
+    name: str, record: Record, tokenizer: Any, own: str, answered: bool, reading: Reading
+) -> list[tuple[list[int], int]]:
     """Token ids and the start of the response, for each response of a record."""
     if not answered:
-        ids = render_prompt(tokenizer, record.prompt)
+        ids = reading.prompt(tokenizer, record.prompt)
         return [(ids, len(ids))]
     if isinstance(record, Seed | Trajectory):
         raise RecipeError(
@@ -235,22 +243,24 @@ def _sequences(name: str, record: Record, tokenizer: Any, own: str, answered: bo
             "elicit answers first (labeling.answer; labeling.acts of trajectories), or learn from rollouts"
         )
     if isinstance(record, Ranking):
-        found = [render(tokenizer, record.prompt, response) for response in record.responses]
+        found = [reading.whole(tokenizer, record.prompt, response) for response in record.responses]
         return [(whole.ids, whole.start) for whole in found]
-    whole = render(tokenizer, record.prompt, record.response)
+    whole = reading.whole(tokenizer, record.prompt, record.response)
     if isinstance(record, TopLogprobs):
         _same_tokens(name, record, whole.response, own)
     return [(whole.ids, whole.start)]
 
 
-def _labelled(name: str, record: Record, tokenizer: Any, labels: Sequence[str]) -> tuple[list[int], int]:
+def _labelled(
+    name: str, record: Record, tokenizer: Any, labels: Sequence[str], reading: Reading
+) -> tuple[list[int], int]:
     response = getattr(record, "response", None)
     if response not in labels:
         raise RecipeError(
             f"train: record {record.id} of branch {name!r} is labelled {str(response)[:40]!r}, which is none of "
             f"student.labels ({', '.join(labels)}); keep only rows with one of these (quality.correct with choice.equal)"
         )
-    ids = render_prompt(tokenizer, record.prompt)
+    ids = reading.prompt(tokenizer, record.prompt)
     return [*ids, labels.index(response)], len(ids)
 
 

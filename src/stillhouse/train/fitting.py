@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillhouse.errors import RecipeError
+from stillhouse.render import encodes
 from stillhouse.train.batch import TOKENWISE, Layer
 from stillhouse.train.forward import has_plain_head
 from stillhouse.train.online import OnlineTeacher
@@ -34,6 +35,16 @@ def check_tokens(terms: Sequence[Term], rollouts: Rollouts | None, online: Mappi
                     f"{term.name} needs {', '.join(sorted(needs))}, token by token; use a divergence, an objective of "
                     "cross_tokenizer, or the teacher's text alone"
                 )
+
+
+def check_head(model: Any, terms: Sequence[Term]) -> None:
+    """Refuses to ask an encoder, which sees a whole answer at once, for a score after each step of it."""
+    for term in terms:
+        if encodes(model) and "student_step_logits_N" in term.wants():
+            raise RecipeError(
+                f"train: objective {term.name} scores an answer step by step, and {type(model).__name__} reads all of it at "
+                "once; take a decoder (Llama, Qwen, GPT-2, ...)"
+            )
 
 
 def compared_layers(terms: Sequence[Term]) -> dict[str, tuple[Layer, ...]]:
@@ -83,6 +94,8 @@ def modules_of(objectives: Any) -> list[nn.Module]:
 
 def longest(student: Student, max_length: int | None) -> int | None:
     window = getattr(student.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if window is not None and encodes(student.model):  # RoBERTa's first two positions hold no token
+        window = min(window, student.tokenizer.model_max_length)
     if max_length is not None and window is not None and max_length > window:
         raise RecipeError(f"train.max_length: {max_length} is more than the student's context of {window} tokens")
     return max_length if max_length is not None else window

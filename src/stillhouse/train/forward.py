@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stillhouse.apart import given_apart
 from stillhouse.generate import answering
 from stillhouse.kernels.fused import Projected
+from stillhouse.render import encodes
 from stillhouse.train.batch import Layer
 from stillhouse.train.relations import heard_relations
 from stillhouse.train.scoring import scores_at, scoring_head
@@ -63,24 +65,34 @@ def show(
     """What the model says at the marked positions, row by row.
 
     No attention mask: causal attention never looks at the padding on the right, and sequences that share a row are
-    told apart by their positions.
+    told apart by their positions. An encoder-decoder gets each row in two parts; its hidden states are its decoder's.
     """
     inner = _innermost(model)
-    how: dict[str, Any] = {"logits_to_keep": target_RC} if _cuts_logits(type(inner).forward) else {}
+    apart = inner.config.is_encoder_decoder
+    given, at_RC = {"input_ids": ids_RC, "position_ids": position_RC}, target_RC
+    if apart:
+        given, at_RC = given_apart(inner, ids_RC, target_RC)
+    how: dict[str, Any] = {"logits_to_keep": target_RC} if not apart and _cuts_logits(type(inner).forward) else {}
     whole = [layer for layer in layers if isinstance(layer, int)]
     if whole:
         how["output_hidden_states"] = True
     with _headless(inner) if fused else nullcontext() as head, heard_relations(inner, layers) as relations:
-        out = model(input_ids=ids_RC, position_ids=position_RC, use_cache=False, **how)
-    logits = out.logits if out.logits.dim() == 2 else out.logits[target_RC]
-    hidden_NH: dict[Layer, Tensor] = {layer: out.hidden_states[layer][target_RC] for layer in whole}
-    hidden_NH |= {layer: states[target_RC] for layer, states in relations.items()}
+        out = model(**given, use_cache=False, **how)
+    logits = out.logits if out.logits.dim() == 2 else out.logits[at_RC]
+    states = (out.decoder_hidden_states if apart else out.hidden_states) if whole else ()
+    hidden_NH: dict[Layer, Tensor] = {layer: states[layer][at_RC] for layer in whole}
+    hidden_NH |= {layer: heard[target_RC] for layer, heard in relations.items()}
     return Shown(logits if head is None else Projected(logits, head.weight, head.bias), hidden_NH)
 
 
 @torch.no_grad()
 def packs_sequences(model: Any) -> bool:
-    """Whether sequences that share a row are blind to each other in this model: measured, as no config says it."""
+    """Whether sequences that share a row are blind to each other in this model: measured, as no config says it.
+
+    Never in an encoder, where each token sees all others whatever their positions say.
+    """
+    if model.config.is_encoder_decoder or encodes(model):
+        return False
     device = model.device
     first, second = torch.arange(1, 6, device=device) % 4, torch.arange(2, 9, device=device) % 5
     row = torch.cat([first, second])[None].expand(2, -1)
@@ -109,10 +121,14 @@ def has_plain_head(model: Any) -> bool:
         return False
     ids = torch.arange(2, 9, device=model.device)[None] % 5
     marked = torch.ones_like(ids, dtype=torch.bool)
+    marked[:, -1] = False  # nothing follows the last token
     position = torch.arange(7, device=model.device)[None]
     with answering(model):
         whole = show(model, ids, position, marked).logits_NV
-        states = show(model, ids, position, marked, fused=True).logits_NV
+        try:
+            states = show(model, ids, position, marked, fused=True).logits_NV
+        except RuntimeError:  # something behind the head (BART's bias) does not fit what the head is given
+            return False
     return _equal(nn.functional.linear(states.hidden_NH, states.weight_VH, states.bias_V), whole, model.dtype)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stillhouse.errors import RecipeError
 from stillhouse.generate import answering
-from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, render, render_prompt, same_rendering
+from stillhouse.render import TOGETHER, Reading, Rendered, end_ids, fingerprint, pad_id, reading_of, same_rendering
 from stillhouse.teachers.base import Reveals
 from stillhouse.train.across import Aligned, Bridge
 from stillhouse.train.batch import Branch, Item, Layer
@@ -29,7 +29,7 @@ _REMEMBERED = 4096  # alignments of responses: those of a data set, or of many s
 class OnlineTeacher:
     """Raises RecipeError where the two end a turn differently, or where the teacher cannot show its logits."""
 
-    def __init__(self, name: str, teacher: Any, student_tokenizer: Any):
+    def __init__(self, name: str, teacher: Any, student_tokenizer: Any, reading: Reading = TOGETHER):
         if not isinstance(teacher, Reveals):
             raise RecipeError(
                 f"train: teacher {name!r} cannot show its logits; use a local one (backend: transformers or pocket), "
@@ -40,7 +40,8 @@ class OnlineTeacher:
         self.same_tokens = fingerprint(self.tokenizer) == fingerprint(student_tokenizer)
         if self.same_tokens:
             _same_ends(name, self.tokenizer, student_tokenizer)
-        self.same = same_rendering(self.tokenizer, student_tokenizer)
+        self.reading = reading_of(self.model)
+        self.same = self.reading is reading and same_rendering(self.tokenizer, student_tokenizer)
         self.packing = packs_sequences(self.model)
         self.fused = False
         self._prompts: dict[tuple[str, int], list[int]] = {}
@@ -86,7 +87,7 @@ class OnlineTeacher:
             if len(self._across) > _REMEMBERED:
                 self._across.clear()
             own = item.ids[item.start :].tolist()
-            theirs = render(self.tokenizer, record.prompt, self._text(record, item))
+            theirs = self.reading.whole(self.tokenizer, record.prompt, self._text(record, item))
             self._across[key] = theirs, self.bridge.aligned(own, theirs.response, by=by)
         return self._across[key]
 
@@ -114,7 +115,7 @@ class OnlineTeacher:
         """The prompt of an item as the teacher's own template renders it."""
         key = branch.name, item.index
         if key not in self._prompts:
-            self._prompts[key] = render_prompt(self.tokenizer, branch.record(item.index).prompt)
+            self._prompts[key] = self.reading.prompt(self.tokenizer, branch.record(item.index).prompt)
         return self._prompts[key]
 
     def _under_own_prompt(self, branch: Branch, item: Item, number: int) -> Item:

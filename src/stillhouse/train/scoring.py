@@ -1,7 +1,8 @@
 """Students with a scoring head: reward models, rerankers, classifiers (`AutoModelForSequenceClassification`).
 
-Legend: R rows of C tokens, N target positions, L numbers of the head. The library's own forward pass runs as always, and
-what its head says at every position is taken on the way, so that sequences can share rows.
+Legend: R rows of C tokens, N target positions, L numbers of the head. A decoder's own forward pass runs as always, and
+what its head says at every position is taken on the way, so that sequences can share rows. An encoder (BERT and its kin)
+says its numbers once for each row: they stand at all of the row's positions.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import RecipeError
+from stillhouse.render import encodes
+from stillhouse.scoring import scores_of_rows
 
 
 def scores_at(model: Any, ids_RC: Tensor, position_RC: Tensor, at_RC: Tensor) -> Tensor:
@@ -21,23 +24,38 @@ def scores_at(model: Any, ids_RC: Tensor, position_RC: Tensor, at_RC: Tensor) ->
     return said[0][at_RC]
 
 
+def encoder_scores_at(model: Any, ids_RC: Tensor, target_RC: Tensor, *, paired: bool, typed: bool) -> Tensor:
+    """scores_NL of an encoder at the marked positions, where `target_RC` marks the position before each target.
+
+    `paired`: the targets are a second text that it reads; else they are classes, and what it reads ends before them.
+    `typed`: the tokens of a second text are of a type of their own.
+    """
+    own_RC = own_positions(target_RC)
+    size_R = target_RC.int().argmax(1) + 1
+    if paired:
+        size_R = size_R + target_RC.sum(1)
+    scores_RL = scores_of_rows(model, ids_RC, size_R, own_RC if paired and typed else None)
+    return scores_RL.repeat_interleave(target_RC.sum(1), 0)
+
+
 def own_positions(target_RC: Tensor) -> Tensor:
     """Marks the tokens of the responses themselves, where `target_RC` marks the positions before them."""
     return torch.roll(target_RC, 1, dims=1)
 
 
 def scoring_head(model: Any) -> nn.Module | None:
-    """The head of a model that scores sequences; None for one that writes."""
+    """The head of a decoder that scores sequences; None for any other model."""
     model = getattr(model, "module", model)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(inner, "score", None)
 
 
 def require_scoring_head(model: Any, kind: str) -> None:
-    if scoring_head(model) is None:
+    """Raises RecipeError for a model whose scores nobody knows how to read."""
+    if model.config.is_encoder_decoder or (scoring_head(model) is None and not encodes(model)):
         raise RecipeError(
-            f"student.kind: {type(model).__name__} has no scoring head that reads from left to right, as kind {kind} "
-            "needs; take a decoder model (Llama, Qwen, GPT-2, ...)"
+            f"student.kind: {type(model).__name__} has no scoring head that can be read, as kind {kind} needs; "
+            "take a decoder (Llama, Qwen, GPT-2, ...) or an encoder (BERT, RoBERTa, ...)"
         )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
-from stillhouse.render import end_ids, pad_id
-from stillhouse.train.batch import SCORERS
+from stillhouse.render import encodes, end_ids, pad_id
+from stillhouse.train.batch import SCORERS, WRITERS
 from stillhouse.train.quantise import is_quantised, settled, to_dense, to_four_bits
 from stillhouse.train.scoring import require_scoring_head, scoring_head
 
@@ -24,17 +24,21 @@ LORA_KNOBS = {
     "init": "init_lora_weights",
 }
 BASE = "base"  # and what its frozen weights are stored in
-KINDS = ("causal_lm", *SCORERS)
+KINDS = (*WRITERS, *SCORERS)
 ADAPTER = "adapter"
-_MEANING = {"causal_lm": "causal language model", **dict.fromkeys(SCORERS, "model that scores sequences")}
+_MEANING = {
+    "causal_lm": "causal language model",
+    "seq2seq": "encoder-decoder",
+    **dict.fromkeys(SCORERS, "model that scores sequences"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Student:
     """A model and its tokenizer. Training changes the model in place.
 
-    `kind` causal_lm writes; reward and reranker give a prompt with an answer one number, classifier a prompt one for
-    each of its `labels`.
+    `kind` causal_lm and seq2seq (an encoder-decoder) write; reward and reranker give a prompt with an answer one number,
+    classifier a prompt one for each of its `labels`.
     """
 
     model: Any
@@ -144,14 +148,17 @@ def _with_lora(model: Any, knobs: Mapping[str, Any], seed: int) -> Any:
     given.setdefault("target_modules", "all-linear")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        task = "CAUSAL_LM" if scoring_head(model) is None else "SEQ_CLS"
+        writes = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+        task = "SEQ_CLS" if encodes(model) or scoring_head(model) is not None else writes
         return get_peft_model(model, LoraConfig(task_type=task, **given))
 
 
 def _loaded(source: str, kind: str, tokenizer: Any, labels: Sequence[str], dtype: Any, seed: int) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+    if kind == "seq2seq":
+        return AutoModelForSeq2SeqLM.from_pretrained(source, dtype=dtype)
     if kind == "causal_lm":
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     told: dict[str, Any] = {"num_labels": max(len(labels), 1), "pad_token_id": pad_id(tokenizer)}

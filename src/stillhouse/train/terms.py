@@ -10,7 +10,17 @@ from torch import nn
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import Ranking, Record
-from stillhouse.train.batch import REWARD_PROVIDES, SCORERS, TEACHER_PROVIDES, Branch, Layer, provided, rendered
+from stillhouse.render import TOGETHER, Reading
+from stillhouse.train.batch import (
+    RELATIONS,
+    REWARD_PROVIDES,
+    SCORERS,
+    TEACHER_PROVIDES,
+    Branch,
+    Layer,
+    provided,
+    rendered,
+)
 from stillhouse.train.rollout import Rollouts
 from stillhouse.train.stored import joined
 
@@ -119,6 +129,7 @@ def branches(
     rollouts: Rollouts | None,
     max_length: int | None,
     labels: Sequence[str] = (),
+    reading: Reading = TOGETHER,
 ) -> dict[str, Branch]:
     """What the terms read, rendered once, each under the name by which they read it.
 
@@ -134,8 +145,9 @@ def branches(
             records = _records(term.on, data, f"objective {term.name}")
             columns |= {t.score_column for t in mine if "scores_S" in t.wants() and _lone(records)}
             found[term.on] = rendered(
-                term.on, records, tokenizer, max_length=max_length, weight_columns=sorted(columns), labels=labels
-            )
+                term.on, records, tokenizer, max_length=max_length, weight_columns=sorted(columns), labels=labels,
+                reading=reading,
+            )  # fmt: skip
             if found[term.on].kinds == ("StoredSignal",) and any(t.reads_stored() for t in mine):
                 found[term.on].signals = joined(found[term.on], tokenizer)
             continue
@@ -152,6 +164,7 @@ def branches(
             answered=rollouts.answered,
             room=rollouts.max_new_tokens if rollouts.fraction > 0 else 0,
             weight_columns=sorted(columns),
+            reading=reading,
         )
     if rollouts is not None and ROLLOUTS not in found:
         raise RecipeError("train: no objective learns from the rollouts; write `on: rollouts` in one or leave them out")
@@ -171,14 +184,18 @@ def trained_on(records: Sequence[Record], rollouts: Rollouts) -> Sequence[Record
 
 
 def held_out(
-    tokenizer: Any, data: Mapping[str, Sequence[Record]], rollouts: Rollouts | None, max_length: int | None
+    tokenizer: Any,
+    data: Mapping[str, Sequence[Record]],
+    rollouts: Rollouts | None,
+    max_length: int | None,
+    reading: Reading = TOGETHER,
 ) -> Branch | None:
     """The records whose loss decides how many own answers are made."""
     if rollouts is None or rollouts.adaptive is None:
         return None
     records = data[rollouts.on]
     held = [records[at] for at in range(len(records) - rollouts.adaptive.examples, len(records))]
-    return rendered(rollouts.on, held, tokenizer, max_length=max_length)
+    return rendered(rollouts.on, held, tokenizer, max_length=max_length, reading=reading)
 
 
 def online(terms: Sequence[Term], rollouts: Rollouts | None = None) -> set[str]:
@@ -243,6 +260,10 @@ def lacking(who: str, missing: Sequence[str], held: str, kind: str) -> str:
     if kind in SCORERS:
         able = ", ".join(SCORERS[kind])
         advice = f"a student of kind {kind} learns from {able} and from objectives on its scores"
+    elif kind == "seq2seq" and needs <= RELATIONS:
+        advice = (
+            "attention is compared within one sequence, and an encoder-decoder has two; compare hidden states instead"
+        )
     elif needs & {"student_scores_S", "student_step_logits_N"}:
         advice = "give the student a scoring head (student: {kind: reward}, or reranker)"
     elif needs <= _TEACHERS - {"judge_probabilities_N"}:

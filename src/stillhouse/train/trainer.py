@@ -29,10 +29,11 @@ from stillhouse.kernels.fused import target_logprobs
 from stillhouse.products import faster_linears
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
-from stillhouse.render import addressable, pad_id
+from stillhouse.render import addressable, encodes, pad_id, reading_of, types_texts
 from stillhouse.train.arrays import Counted, GroupArrays
 from stillhouse.train.batch import SCORERS, Branch, Item
 from stillhouse.train.fitting import (
+    check_head,
     check_tokens,
     compared_layers,
     lent,
@@ -49,7 +50,7 @@ from stillhouse.train.plan import Plan
 from stillhouse.train.replay import Memory
 from stillhouse.train.resume import MEMORY, OBJECTIVES, Totals, identity_of, resume_point
 from stillhouse.train.rollout import Rollouts, roll_out
-from stillhouse.train.scoring import own_positions, scores_at
+from stillhouse.train.scoring import encoder_scores_at, own_positions, scores_at
 from stillhouse.train.settings import batch_size, known_arguments, schedule, settings
 from stillhouse.train.student import Student
 from stillhouse.train.terms import REFERENCE, ROLLOUTS, Term, branches, check, held_out, online
@@ -98,24 +99,26 @@ def train(
     finite (the last checkpoint stays).
     """
     max_length = longest(student, max_length)
-    found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels)
+    reading = reading_of(student.model)
+    found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels, reading)
     made = settings(arguments, Path(out), seed)
     whole = made.gradient_accumulation_steps * made.world_size == 1
     check(terms, found, teachers, rollouts, windows_are_whole=whole, kind=student.kind)
+    check_head(student.model, terms)
     length = schedule(made, {name: len(branch) for name, branch in found.items()})
     plan = Plan(found, seed=seed, length=length, size=batch_size(made), rank=made.process_index, world=made.world_size)
     shown = dict(teachers)
     named = online(terms, rollouts)
     if REFERENCE in named and REFERENCE not in teachers:
         shown[REFERENCE] = Start(student.model if reference is None else reference, student.tokenizer)
-    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer) for name in sorted(named)}
+    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer, reading) for name in sorted(named)}
     check_tokens(terms, rollouts, beside)
     identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
     with quiet(), lent(student.model, [term.objective for term in terms]), faster_linears(student.model):
         trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
         trainer.packing = packing and packs_sequences(student.model)
         trainer.on_progress = on_progress
-        trainer.held_out = held_out(student.tokenizer, data, rollouts, max_length)
+        trainer.held_out = held_out(student.tokenizer, data, rollouts, max_length, reading)
         checkpoint = resume_point(Path(out), identity)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     totals = trainer.totals
@@ -149,7 +152,7 @@ class _Trainer(Trainer):
         self.memory = None if rollouts is None else Memory(rollouts, made.seed)
         self.terms = [(term, term.bound()) for term in terms]
         self.layers = compared_layers(terms)
-        self.kind = student.kind
+        self.kind, self.encoder = student.kind, encodes(student.model)
         self.mismatching = sorted({term.on for term in terms if term.mismatches()})
         steps = any("step_labels_N" in term.wants() for term in terms)
         self.spelled = token_bytes(student.tokenizer) if steps else []
@@ -212,6 +215,9 @@ class _Trainer(Trainer):
         )
         if self.kind not in SCORERS:
             return show(model, ids_RC, position_RC, target_RC, layers=self.layers["student"], fused=self.fused)
+        if self.encoder:
+            paired, typed = self.kind != "classifier", types_texts(self.tokenizer)
+            return Shown(encoder_scores_at(model, ids_RC, target_RC, paired=paired, typed=typed), {})
         # a class is told behind the prompt; an answer is judged where it stands
         at_RC = target_RC if self.kind == "classifier" else own_positions(target_RC)
         return Shown(scores_at(model, ids_RC, position_RC, at_RC), {})
