@@ -20,6 +20,7 @@ SCRIPT: dict[str, Any] = {
     "Write a section of a textbook": " ".join(f"Sentence {n} of this section explains one thing." for n in range(12)),
     "Python function for an exercise": '```python\ndef double(n):\n    """Twice n: double(2) is 4."""\n    return 2 * n\n```',
     r"\[Problem\]\n(.*?)\n\n\[Answer\]\n(.*?)\n\nSay both": "{1} The answer is {2}.",
+    r"Two people debate this question:\n=====\n(.*?)\n=====.*You speak (\w+) it": "The side {2} it says of {1} what it must.",
     "Judge every step": "1: right\n2: wrong",
     "Judge an answer.*First answer:\n=====\nhm": "First: 2\nSecond: 9",
     "Judge an answer.*First answer:": "First: 9\nSecond: 2",

@@ -8,7 +8,7 @@ from small_runs import write_jsonl
 
 from stillhouse.elicit import retrieval
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Lost, Seed, user
+from stillhouse.records import Example, Lost, Ranking, Seed, user
 
 TEXTS = ["the mill by the river", "bees dance in the hive", "a lock on the canal", "the river and the canal"]
 
@@ -100,3 +100,17 @@ def test_what_cannot_be_retrieved_is_refused(corpus: Path, tmp_path: Path) -> No
         list(retrieval.passages([seed("x")], path=corpus, by="reference"))
     with pytest.raises(RecipeError, match="holds no word"):
         list(retrieval.passages([seed("x")], path=write_jsonl(tmp_path / "e.jsonl", [{"text": "!"}])))
+
+
+def test_candidates_are_scored_by_what_the_reasoning_says(corpus: Path) -> None:
+    """R18 (KARD): the question finds the river, the reasoning knows it is the lock; a single candidate is no ranking."""
+    thought = Example("e", user("What lifts ships on the river?"), "A lock lifts ships.", None)
+    (found,) = retrieval.reranked([thought], path=corpus)
+    assert isinstance(found, Ranking)
+    assert found.prompt == thought.prompt
+    assert found.responses[0] == "a lock on the canal"
+    index = retrieval.Index(TEXTS)
+    assert found.scores == tuple(float(index.scores(thought.response)[TEXTS.index(text)]) for text in found.responses)
+    (lost,) = retrieval.reranked([Example("f", user("bees?"), "hive", None)], path=corpus)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "too_few_candidates"

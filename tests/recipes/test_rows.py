@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_recipes import kept
+from scripted_recipes import kept, trained
 
 from stillhouse.recipe import load_recipe
 from stillhouse.records import Example, Ranking
@@ -365,3 +365,50 @@ def test_one_request_out_of_two(made: Made) -> None:
     """SK01 (Instruction Fusion): the scripted fusion is one and the same, so that one of twenty is novel."""
     (found,) = made("skills/context_following/fused", None).values()
     assert [one.prompt[-1].content[:21] for one in found] == ["Plan a day by the sea"]
+
+
+def test_a_question_learns_to_rank_as_its_reasoning_does(made: Made) -> None:
+    """R18 (KARD's reranker), J9: passages scored by the reasoning, learnt under the question alone by a ranking head."""
+    (found,) = made("skills/context_following/reranker").values()
+    assert found
+    assert all(isinstance(one, Ranking) and list(one.scores) == sorted(one.scores, reverse=True) for one in found)
+    assert all("mill" in one.responses[0] for one in found if "mill" in one.prompt[0].content)
+    recipe = load_recipe("skills/context_following/reranker").recipe
+    assert (recipe.student.kind, recipe.train[0].objectives[0].do) == ("reranker", "ranking.listnet")
+
+
+def test_the_best_of_four_ranked_answers_is_learnt(made: Made) -> None:
+    """R08 (Baize's SDF): the student's own answers, the teacher's order, one target for each prompt."""
+    (found,) = made("skills/context_following/best_of_ranked").values()
+    assert len({one.prompt for one in found}) == len(found) == 3
+    assert all(isinstance(one, Example) and one.origin.teacher for one in found)
+    assert load_recipe("skills/context_following/best_of_ranked").recipe.student.lora
+
+
+def test_both_sides_are_heard_and_one_is_learnt(made: Made) -> None:
+    """R45 (DEBATunE), SK04: topic and stance are all the student is told; what was said before is a column."""
+    (found,) = made("skills/alignment/debate", 2).values()
+    assert [one.columns["stance"] for one in found] == ["for", "against"] * 2
+    for one in found:
+        sides = [text.partition(":")[0] for text in one.columns["debate"]]
+        other = "against" if one.columns["stance"] == "for" else "for"
+        assert sides == [one.columns["stance"], other] * 2
+        assert one.prompt[0].content.startswith(f"Write a statement {one.columns['stance']} this: ")
+        assert "closing statement" not in one.prompt[0].content
+        assert len(one.origin.keys) == 5
+
+
+def test_hard_examples_are_sought_in_three_rounds() -> None:
+    """R12 (Lion): what was made in one round is imitated, and judged with the student it made, in the next."""
+    recipe = load_recipe("skills/context_following/hard_examples").recipe
+    assert (recipe.rounds.most, recipe.rounds.learn, recipe.knowledge["harder"].carry) == (3, "all", "pool")
+    asked = [(entry.do, entry.teacher) for entry in recipe.knowledge["harder"].elicit]
+    assert asked[2:4] == [("labeling.answer", "student"), ("feedback.hard", "main")]
+
+
+@pytest.mark.parametrize("name", ["reranker", "best_of_ranked"])
+def test_it_trains_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R18, R08: a ranking head, and a fresh adapter, on what the recipe made."""
+    monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
+    run = trained(f"skills/context_following/{name}", tmp_path)
+    assert (run.student / "config.json").is_file()

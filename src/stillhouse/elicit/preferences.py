@@ -14,7 +14,7 @@ from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, con
 from stillhouse.selection.texts import prompt_text
 from stillhouse.teachers.base import Scores
 
-__all__ = ["conditioned", "corrected", "expected", "known", "reward_model"]
+__all__ = ["conditioned", "corrected", "expected", "first", "known", "reward_model"]
 
 
 def known(seeds: Iterable[Seed], *, responses: Sequence[str], scores: str | None = None) -> Iterator[Ranking | Lost]:
@@ -39,6 +39,17 @@ def known(seeds: Iterable[Seed], *, responses: Sequence[str], scores: str | None
         name = content_id("Ranking", seed.id, texts, values)
         origin = Origin((seed.id,))
         yield Ranking(name, seed.prompt, tuple(texts), tuple(values), seed.reference, (), seed.columns, origin)
+
+
+def first(rankings: Iterable[Ranking]) -> Iterator[Example]:
+    """The best answer of each ranking as an example to imitate; no teacher is asked.
+
+    Sources: R08 (SDF learns the best of four ranked answers), R35, R44.
+    """
+    for one in rankings:
+        name = content_id("Example", one.id, "first")
+        origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+        yield Example(name, one.prompt, one.responses[0], one.reference, one.asked, one.columns, origin)
 
 
 def corrected(examples: Iterable[Example], *, column: str = "was") -> Iterator[Ranking | Lost]:

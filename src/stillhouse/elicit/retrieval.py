@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stillhouse.elicit.asking import instructed
+from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Lost, Origin, Prompt, Seed, content_id
+from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id
 from stillhouse.rows import rows, template_of
 from stillhouse.selection.tokens import words
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["marked", "passages", "verdict_first"]
+__all__ = ["marked", "passages", "reranked", "verdict_first"]
 
 
 def passages(
@@ -54,6 +55,30 @@ def passages(
         name = content_id("Seed", one.id, shown)
         origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
         yield Seed(name, _before(one.prompt, shown), known, columns, origin)
+
+
+def reranked(
+    examples: Iterable[Example], *, path: Path, field: str = "text", template: str | None = None, candidates: int = 10
+) -> Iterator[Ranking | Lost]:
+    """Passages ranked by what an answer's reasoning retrieves: what a reranker of questions learns from; no teacher is asked.
+
+    The candidates are the `candidates` best by BM25 for the prompt and as many for the response; the scores are BM25 with
+    the response as the query, best first. `ranking.listnet` with its `temperature` on a student of kind reranker learns
+    them. `path`, `field` and `template` as in `retrieval.passages`. Lost: "too_few_candidates" (fewer than two). Sources: R18
+    (KARD's reranker), J9.
+    """
+    write = template_of(template or f"{{{{ {field} }}}}", "retrieval.reranked: template")
+    corpus = [write(row, f"{path}, row {number}") for number, row in rows(Path(path))]
+    index = Index(corpus)
+    for one in examples:
+        scores = index.scores(one.response)
+        places = {at for by in ("prompt", "response") for at, _ in index.best(_query(one, by), candidates)}
+        found = {corpus[at]: float(scores[at]) for at in sorted(places, key=lambda at: (-scores[at], at))}
+        if len(found) < 2:
+            yield Lost(one.id, "too_few_candidates")
+        else:
+            texts, worth = tuple(found), tuple(found.values())
+            yield ranking(one, texts, worth, one.asked, one.origin.teacher, one.origin.keys, parents=(one.id,))
 
 
 class Index:
