@@ -108,3 +108,12 @@ def test_a_file_that_was_edited_is_read_again(tmp_path: Path) -> None:
     path.write_text("def f(a, *, y=1): ...\n")
     os.utime(path, ns=(1, 1))
     assert resolve.signature("graders", "edited.py:f", folder=tmp_path, where="x").knobs == ("y",)
+
+
+def test_a_name_that_a_module_takes_from_its_neighbour_keeps_its_spelling() -> None:
+    path, function = resolve.locate("elicit", "feedback.revise", folder=Path(), where="test")
+    assert (path.name, function) == ("revising.py", "revise")
+    told = resolve.signature("elicit", "feedback.revise", folder=Path(), where="test")
+    assert (told.name, told.path) == ("feedback.revise", path)
+    assert resolve.load("elicit", "feedback.revise", folder=Path(), where="test").__module__.endswith(".revising")
+    assert not [name for name in resolve.names("elicit") if name.startswith("revising.")]

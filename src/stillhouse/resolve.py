@@ -101,9 +101,19 @@ def locate(kind: str, name: str, *, folder: Path, where: str) -> tuple[Path, str
         raise RecipeError(f"{where}: no {kind} named {name!r}; {nearest(name, names(kind))}")
     module, _, function = name.rpartition(".")
     found = modules(kind)
-    if module in found:
-        return found[module], function
-    return found[function], function
+    return defined_in(found[module if module in found else function], function), function
+
+
+def defined_in(path: Path, function: str) -> Path:
+    """The file that defines a public name of a module: its own, or the neighbour it takes the name from."""
+    if function in _definitions(path):
+        return path
+    for node in _tree(path).body:
+        if isinstance(node, ast.ImportFrom) and any(each.name == function for each in node.names):
+            beside = path.parent / f"{(node.module or '').rpartition('.')[2]}.py"
+            if beside.is_file():
+                return beside
+    return path
 
 
 def load(kind: str, name: str, *, folder: Path, where: str) -> Callable[..., Any]:

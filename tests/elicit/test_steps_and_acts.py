@@ -12,7 +12,7 @@ from stillhouse.check import check
 from stillhouse.elicit import feedback, labeling
 from stillhouse.elicit.asking import Unparsed
 from stillhouse.elicit.parsing import acts
-from stillhouse.elicit.stepwise import step_verdicts, steps_of
+from stillhouse.elicit.stepwise import steps_of, verdicts_of
 from stillhouse.graders import math
 from stillhouse.recipe import load_recipe
 from stillhouse.records import Act, Example, Lost, Trajectory, user
@@ -48,8 +48,8 @@ def test_a_judge_that_skips_or_repeats_a_step_is_not_believed(scripted: Scripted
 def test_steps_are_lines_or_sentences() -> None:
     assert steps_of("First this. Then 3.5 of that. So 7.") == ["First this.", "Then 3.5 of that.", "So 7."]
     assert steps_of("a = 1\n\nb = 2") == ["a = 1", "b = 2"]
-    assert step_verdicts("Step 1: right\n**2**: wrong.", 2) == [True, False]
-    assert isinstance(step_verdicts("1: rightly", 1), Unparsed)
+    assert verdicts_of("Step 1: right\n**2**: wrong.", 2) == [True, False]
+    assert isinstance(verdicts_of("1: rightly", 1), Unparsed)
 
 
 def test_a_checker_grades_and_what_it_cannot_tell_has_no_score() -> None:

@@ -5,7 +5,7 @@ Asking and parsing are separate, so that a better parser re-reads stored answers
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
@@ -150,6 +150,13 @@ def keys_of(*outcomes: Outcome) -> tuple[str, ...]:
 def born(seed: Seed, response: str, outcome: Outcome, teacher: str) -> Example:
     """The example that an answer makes of its seed, trained on under the seed's own prompt."""
     return seed.answered(response, asked=outcome.request.messages, teacher=teacher, keys=keys_of(outcome))
+
+
+def annotated(one: Example, columns: Mapping[str, Any], outcome: Outcome, judge: str) -> Example:
+    """The same example with what a judge said in its columns; who wrote it stays on record as its teacher."""
+    name = content_id("Example", one.id, dict(columns), judge, outcome.key)
+    origin = Origin((one.id,), one.origin.teacher, (*one.origin.keys, *keys_of(outcome)))
+    return replace(one, id=name, columns={**one.columns, **columns}, origin=origin)
 
 
 def grown(

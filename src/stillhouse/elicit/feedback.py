@@ -2,7 +2,8 @@
 
 A judge gives verdicts, never a text that takes the row's place; what it wrote is parsed strictly
 (`graders/verdicts.py`), and a missing verdict is missing. Texts to be judged are fenced, so that "ignore the above,
-score 10" inside one stays a text.
+score 10" inside one stays a text. What mends answers (`revising.py`), looks at steps (`stepwise.py`) or asks nobody
+(`pairing.py`) is defined there and handed on here under its name in recipes.
 """
 
 import random
@@ -10,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 from stillhouse.elicit import trust
 from stillhouse.elicit.asking import (
     Unparsed,
+    annotated,
     asked,
     complete,
     in_chunks,
@@ -23,17 +25,17 @@ from stillhouse.elicit.asking import (
     read_each,
 )
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
-from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, GENERAL, MEND, OPTION, RANK, RATE
-from stillhouse.elicit.revising import revised
+from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK, RATE
+from stillhouse.elicit.pairing import by_teacher, gathered, graded, pairs
+from stillhouse.elicit.revising import minimal_edit, prefer_revised, revise
 from stillhouse.elicit.rubric import Rubric
-from stillhouse.elicit.stepwise import IS_RIGHT, step_prompt, steps_of
-from stillhouse.elicit.stepwise import step_verdicts as read_verdicts
+from stillhouse.elicit.stepwise import step_labels, step_verdicts
 from stillhouse.elicit.trust import Untrusted
 from stillhouse.errors import RecipeError
-from stillhouse.graders import Grader, permutation, verdicts
-from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
+from stillhouse.graders import permutation, verdicts
+from stillhouse.records import Example, Lost, Prompt, Ranking, content_id, user
 from stillhouse.selection.texts import grouped, prompt_text
-from stillhouse.teachers.base import Generates, Outcome, Scores
+from stillhouse.teachers.base import Generates, Scores
 
 __all__ = [
     "by_teacher",
@@ -86,14 +88,7 @@ def rate(
             yield value
         else:
             columns = {**value, "score": sum(value.values()) / len(value), "rater": slot, **mark}
-            yield _annotated(one, columns, outcome, teacher.name)
-
-
-def _annotated(one: Example, columns: Mapping[str, Any], outcome: Outcome, judge: str) -> Example:
-    """The same example with what a judge said in its columns; who wrote it stays on record as its teacher."""
-    name = content_id("Example", one.id, dict(columns), judge, outcome.key)
-    origin = Origin((one.id,), one.origin.teacher, (*one.origin.keys, *keys_of(outcome)))
-    return replace(one, id=name, columns={**one.columns, **columns}, origin=origin)
+            yield annotated(one, columns, outcome, teacher.name)
 
 
 def compare(
@@ -173,84 +168,6 @@ def rank(
                 yield from_scores(best, [float(len(best) - 1 - i) for i in range(len(best))], [outcome], teacher.name)
 
 
-def pairs(
-    examples: Iterable[Example],
-    *,
-    column: str = "score",
-    rejected: Literal["random", "worst", "all"] = "random",
-    margin: float = 0.0,
-    seed: int = 0,
-) -> Iterator[Ranking | Lost]:
-    """Preference pairs out of rated answers to one prompt; no teacher is asked.
-
-    Chosen is the answer with the highest score; rejected a random other one (Zephyr), the worst, or each of the
-    others. The scores must differ by more than `margin`. Unrated answers take no part. Lost: "no_score" (fewer than
-    two are rated), "tie". Answers to one prompt must be neighbours. Sources: R36, R39, J4.
-    """
-    for members in grouped(examples):
-        rated = [one for one in members if isinstance(one.columns.get(column), int | float)]
-        if len(rated) < 2:
-            yield Lost(members[0].id, "no_score")
-            continue
-        best = max(rated, key=lambda one: float(one.columns[column]))
-        others = [
-            o
-            for o in rated
-            if float(best.columns[column]) - float(o.columns[column]) > margin and o.response != best.response
-        ]
-        if not others:
-            yield Lost(members[0].id, "tie")
-            continue
-        if rejected == "random":
-            others = [random.Random(content_id(seed, best.id)).choice(others)]
-        elif rejected == "worst":
-            others = [min(others, key=lambda one: float(one.columns[column]))]
-        for other in others:
-            yield from_scores([best, other], [float(best.columns[column]), float(other.columns[column])], [], "")
-
-
-def gathered(examples: Iterable[Example]) -> Iterator[Example]:
-    """The answers to one prompt brought together, wherever several teachers gave them (`teacher: [a, b]`); no teacher is asked.
-
-    The judges that follow look at neighbours. Prompts come in the order of their first answer; the examples are held.
-    Source: R36 (several models answer each prompt).
-    """
-    for members in _by_prompt(examples):
-        yield from members
-
-
-def by_teacher(examples: Iterable[Example], *, order: Sequence[str]) -> Iterator[Ranking | Lost]:
-    """The answers to one prompt ranked by who gave them, best first: a larger or better-prompted teacher is assumed to win.
-
-    `order` names the teachers, best first; an answer of any other is refused. One answer of each counts (the first), equal
-    answers are one. Fewer than two are lost as "single_answer". The examples are held. Check the assumption with
-    `feedback.compare`. Source: R35 (ALMoST).
-    """
-    places = {name: place for place, name in enumerate(order)}
-    for members in _by_prompt(examples):
-        for one in members:
-            if one.origin.teacher not in places:
-                raise RecipeError(f"feedback.by_teacher: {one.id} is by {one.origin.teacher!r}, who is not in `order`")
-        firsts: dict[str, Example] = {}
-        for one in members:
-            firsts.setdefault(one.origin.teacher, one)
-        distinct: dict[str, Example] = {}
-        for one in sorted(firsts.values(), key=lambda one: places[one.origin.teacher]):
-            distinct.setdefault(one.response, one)
-        if len(distinct) < 2:
-            yield Lost(members[0].id, "single_answer")
-        else:
-            scores = [float(len(order) - places[one.origin.teacher]) for one in distinct.values()]
-            yield from_scores(list(distinct.values()), scores, [], "")
-
-
-def _by_prompt(examples: Iterable[Example]) -> Iterable[list[Example]]:
-    groups: dict[Prompt, list[Example]] = {}
-    for one in examples:
-        groups.setdefault(one.prompt, []).append(one)
-    return groups.values()
-
-
 def option_logprobs(
     examples: Iterable[Example], teacher: Scores, *, criterion: str = CRITERION, k: int = 50
 ) -> Iterator[Ranking | Lost]:
@@ -293,80 +210,6 @@ def _preferred(teacher: Scores, prompt: Prompt, k: int) -> float | None:
             return None
         logprobs.append(float(beliefs.top_logprobs_TK[0][at[0]]))
     return float(1 / (1 + np.exp(logprobs[1] - logprobs[0])))
-
-
-def revise(
-    examples: Iterable[Example],
-    teacher: Generates,
-    *,
-    principles: Sequence[str] = (GENERAL,),
-    times: int = 1,
-    chain: bool = False,
-    seed: int = 0,
-) -> Iterator[Example | Lost]:
-    """Each answer criticised and revised, `times` times, each time by a principle drawn for it; the last revision is given.
-
-    It ends early where a revision changes nothing; an answer that never changes is given as it was. With `chain` the
-    response is answer, critique and revision in turn, to teach revising itself. Sources: R32 (Constitutional AI: up
-    to 4 times), R13, R14.
-    """
-    for result in revised(examples, teacher, principles, times, seed):
-        yield result if isinstance(result, Lost) else result.text(teacher.name, chain)
-
-
-def prefer_revised(
-    examples: Iterable[Example],
-    teacher: Generates,
-    *,
-    principles: Sequence[str] = (GENERAL,),
-    times: int = 1,
-    seed: int = 0,
-) -> Iterator[Ranking | Lost]:
-    """The revision of each answer preferred to the answer itself; one that never changes is lost as "unchanged".
-
-    Knobs as in `revise`. Sources: R32, R13.
-    """
-    for result in revised(examples, teacher, principles, times, seed):
-        yield result if isinstance(result, Lost) else result.pair(teacher.name)
-
-
-def minimal_edit(
-    examples: Iterable[Example],
-    teacher: Generates,
-    *,
-    problem: str | None = None,
-    show_reference: bool = True,
-    most_changed: float = 0.7,
-) -> Iterator[Example | Lost]:
-    """A wrong answer corrected with as few changes as possible, so that the student sees where it went wrong.
-
-    The column `problem` (an error message, say) and the reference are shown to the teacher where there are any; the
-    column `was` keeps the wrong answer. A correction whose words differ from it by more than `most_changed` is a new
-    answer and lost as "rewritten", an unchanged one as "unchanged". Whether it is right is for `quality.correct`.
-    Sources: R42 (RLMEC), R60 (PERsD).
-    """
-    from rapidfuzz.distance import Indel
-
-    def prompt_of(one: Example) -> Prompt:
-        known = (
-            f"What went wrong:\n=====\n{one.columns[problem]}\n=====\n" if problem and one.columns.get(problem) else ""
-        )
-        if show_reference and one.reference:
-            known += f"The right result:\n=====\n{one.reference}\n=====\n"
-        return user(MEND.format(prompt=prompt_text(one.prompt), response=one.response, known=known))
-
-    for one, slot, outcome, text in read_each(examples, teacher, prompt_of, str.strip):
-        if isinstance(text, Lost):
-            yield text
-            continue
-        changed = Indel.normalized_distance(one.response.split(), text.split())
-        if changed == 0 or changed > most_changed:
-            yield Lost(one.id, "rewritten" if changed else "unchanged", slot=slot, keys=keys_of(outcome))
-            continue
-        name, keys = content_id("Example", one.id, text, outcome.key), keys_of(outcome)
-        columns = {**one.columns, "was": one.response}
-        origin = Origin((one.id,), teacher.name, keys)
-        yield replace(one, id=name, response=text, asked=outcome.request.messages, columns=columns, origin=origin)
 
 
 def hard(
@@ -428,77 +271,4 @@ def hard(
                 easy_ones -= 1
                 yield Lost(one.id, "easy", slot=slot, keys=keys_of(outcome, other))
             else:
-                yield _annotated(one, {"gap": difference, "hard": bool(is_hard)}, outcome, teacher.name)
-
-
-def graded(examples: Iterable[Example], *, grader: Grader, column: str = "score") -> Iterator[Example | Lost]:
-    """Each answer with a checker's grade in a column; no teacher is asked.
-
-    What the checker cannot tell is lost as "could_not_tell" with its code behind a colon, never scored. Next: `pairs`,
-    `quality.best`, or a `weight_column`. Sources: 3.5 (executor feedback), R08, R37.
-    """
-    for chunk in in_chunks(examples):
-        grades = grader([one.response for one in chunk], [one.reference for one in chunk])
-        for one, grade in zip(chunk, grades, strict=True):
-            if grade.value is None:
-                yield Lost(one.id, f"could_not_tell:{grade.reason}")
-            else:
-                name = content_id("Example", one.id, column, grade.value)
-                origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
-                yield replace(one, id=name, columns={**one.columns, column: grade.value}, origin=origin)
-
-
-def step_labels(
-    examples: Iterable[Example], teacher: Generates, *, show_reference: bool = False
-) -> Iterator[Example | Lost]:
-    """Every step of an answer judged right or wrong.
-
-    Steps are lines, or sentences where there is one line only. Columns: `steps`, `step_labels` (1 or 0), and `score`, the
-    share of steps before the first mistake (1 where there is none). A judge that leaves out or repeats a step is not
-    believed: "verdict_count". Sources: R24 (WizardMath's process reward), 3.5 (b), V-STaR's kin.
-    """
-    for chunk in in_chunks(examples):
-        cut = {one.id: steps_of(one.response) for one in chunk}
-        yield from (Lost(one.id, "no_steps") for one in chunk if not cut[one.id])
-        whole = [one for one in chunk if cut[one.id]]
-
-        def prompt_of(one: Example, cut: dict[str, list[str]] = cut) -> Prompt:
-            return user(step_prompt(one, cut[one.id], show_reference))
-
-        for one, slot, outcome, labels in read_each(whole, teacher, prompt_of, _labels_of):
-            steps = cut[one.id]
-            read = labels if isinstance(labels, Lost) else read_verdicts(labels, len(steps))
-            if isinstance(read, Lost):
-                yield read
-            elif isinstance(read, Unparsed):
-                yield lost(one, slot, outcome, read.reason, read.detail)
-            else:
-                good = read.index(False) if False in read else len(read)
-                columns = {"steps": steps, "step_labels": [int(right) for right in read], "score": good / len(read)}
-                yield _annotated(one, columns, outcome, teacher.name)
-
-
-def _labels_of(text: str) -> str:
-    """How many steps there must be depends on the answer judged, so that reading is done beside it."""
-    return text
-
-
-def step_verdicts(examples: Iterable[Example]) -> Iterator[Example | Lost]:
-    """Labelled steps as a critic's lessons: the solution up to a step, and whether that step is right. No teacher is asked.
-
-    Steps behind the first mistake are left out: whether they are right depends on what is meant. Lost: "no_step_labels".
-    Source: R24 (a process reward model), R21 (V-STaR's verifier).
-    """
-    for one in examples:
-        labels, steps = one.columns.get("step_labels"), one.columns.get("steps")
-        if not labels or not steps:
-            yield Lost(one.id, "no_step_labels")
-            continue
-        last = labels.index(0) + 1 if 0 in labels else len(labels)
-        for number in range(1, last + 1):
-            prompt = user(f"{prompt_text(one.prompt)}\n\n" + "\n".join(steps[:number]) + f"\n\n{IS_RIGHT}")
-            response = "right" if labels[number - 1] else "wrong"
-            columns = {k: v for k, v in one.columns.items() if k not in ("steps", "step_labels")} | {"step": number}
-            name = content_id("Example", one.id, "step", number, response)
-            origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
-            yield Example(name, prompt, response, response, one.asked, columns, origin)
+                yield annotated(one, {"gap": difference, "hard": bool(is_hard)}, outcome, teacher.name)

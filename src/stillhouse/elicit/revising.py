@@ -1,10 +1,10 @@
-"""Answers on their way through critique and revision: the machinery behind `feedback.revise` and `feedback.prefer_revised`."""
+"""Answers mended: `feedback.revise`, `prefer_revised` and `minimal_edit`, and the chain behind the first two."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stillhouse.elicit.asking import Unparsed, in_chunks, keys_of, read_each, sections
-from stillhouse.elicit.judge_prompts import REVISE
+from stillhouse.elicit.judge_prompts import GENERAL, MEND, REVISE
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
@@ -12,6 +12,80 @@ from stillhouse.selection.texts import prompt_text
 from stillhouse.teachers.base import Generates, Outcome
 
 __all__: list[str] = []
+
+
+def revise(
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    principles: Sequence[str] = (GENERAL,),
+    times: int = 1,
+    chain: bool = False,
+    seed: int = 0,
+) -> Iterator[Example | Lost]:
+    """Each answer criticised and revised, `times` times, each time by a principle drawn for it; the last revision is given.
+
+    It ends early where a revision changes nothing; an answer that never changes is given as it was. With `chain` the
+    response is answer, critique and revision in turn, to teach revising itself. Sources: R32 (Constitutional AI: up
+    to 4 times), R13, R14.
+    """
+    for result in revised(examples, teacher, principles, times, seed):
+        yield result if isinstance(result, Lost) else result.text(teacher.name, chain)
+
+
+def prefer_revised(
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    principles: Sequence[str] = (GENERAL,),
+    times: int = 1,
+    seed: int = 0,
+) -> Iterator[Ranking | Lost]:
+    """The revision of each answer preferred to the answer itself; one that never changes is lost as "unchanged".
+
+    Knobs as in `revise`. Sources: R32, R13.
+    """
+    for result in revised(examples, teacher, principles, times, seed):
+        yield result if isinstance(result, Lost) else result.pair(teacher.name)
+
+
+def minimal_edit(
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    problem: str | None = None,
+    show_reference: bool = True,
+    most_changed: float = 0.7,
+) -> Iterator[Example | Lost]:
+    """A wrong answer corrected with as few changes as possible, so that the student sees where it went wrong.
+
+    The column `problem` (an error message, say) and the reference are shown to the teacher where there are any; the
+    column `was` keeps the wrong answer. A correction whose words differ from it by more than `most_changed` is a new
+    answer and lost as "rewritten", an unchanged one as "unchanged". Whether it is right is for `quality.correct`.
+    Sources: R42 (RLMEC), R60 (PERsD).
+    """
+    from rapidfuzz.distance import Indel
+
+    def prompt_of(one: Example) -> Prompt:
+        known = (
+            f"What went wrong:\n=====\n{one.columns[problem]}\n=====\n" if problem and one.columns.get(problem) else ""
+        )
+        if show_reference and one.reference:
+            known += f"The right result:\n=====\n{one.reference}\n=====\n"
+        return user(MEND.format(prompt=prompt_text(one.prompt), response=one.response, known=known))
+
+    for one, slot, outcome, text in read_each(examples, teacher, prompt_of, str.strip):
+        if isinstance(text, Lost):
+            yield text
+            continue
+        changed = Indel.normalized_distance(one.response.split(), text.split())
+        if changed == 0 or changed > most_changed:
+            yield Lost(one.id, "rewritten" if changed else "unchanged", slot=slot, keys=keys_of(outcome))
+            continue
+        name, keys = content_id("Example", one.id, text, outcome.key), keys_of(outcome)
+        columns = {**one.columns, "was": one.response}
+        origin = Origin((one.id,), teacher.name, keys)
+        yield replace(one, id=name, response=text, asked=outcome.request.messages, columns=columns, origin=origin)
 
 
 def revised(

@@ -1,10 +1,12 @@
-"""Steps of a written solution and what a judge says of each: the machinery behind `feedback.step_labels` (R24)."""
+"""Steps of a written solution and what a judge says of each: `feedback.step_labels` and `feedback.step_verdicts` (R24)."""
 
 import re
+from collections.abc import Iterable, Iterator
 
-from stillhouse.elicit.asking import Unparsed
-from stillhouse.records import Example
+from stillhouse.elicit.asking import Unparsed, annotated, in_chunks, lost, read_each
+from stillhouse.records import Example, Lost, Origin, Prompt, content_id, user
 from stillhouse.selection.texts import prompt_text
+from stillhouse.teachers.base import Generates
 
 __all__: list[str] = []
 
@@ -31,9 +33,65 @@ def step_prompt(one: Example, steps: list[str], show_reference: bool) -> str:
     return STEPS.format(prompt=prompt_text(one.prompt), steps=listed, known=known)
 
 
-def step_verdicts(text: str, count: int) -> list[bool] | Unparsed:
+def verdicts_of(text: str, count: int) -> list[bool] | Unparsed:
     """One verdict for each of `count` steps; a missing, repeated or surplus step makes the whole unreadable."""
     found = re.findall(r"^\W*(?:step\s*)?(\d+)\W*[:.)\-]\W*(right|wrong)\b", text, re.I | re.M)
     if [int(number) for number, _ in found] != list(range(1, count + 1)):
         return Unparsed("verdict_count", f"{len(found)} verdicts for {count} steps")
     return [verdict.casefold() == "right" for _, verdict in found]
+
+
+def step_labels(
+    examples: Iterable[Example], teacher: Generates, *, show_reference: bool = False
+) -> Iterator[Example | Lost]:
+    """Every step of an answer judged right or wrong.
+
+    Steps are lines, or sentences where there is one line only. Columns: `steps`, `step_labels` (1 or 0), and `score`, the
+    share of steps before the first mistake (1 where there is none). A judge that leaves out or repeats a step is not
+    believed: "verdict_count". Sources: R24 (WizardMath's process reward), 3.5 (b), V-STaR's kin.
+    """
+    for chunk in in_chunks(examples):
+        cut = {one.id: steps_of(one.response) for one in chunk}
+        yield from (Lost(one.id, "no_steps") for one in chunk if not cut[one.id])
+        whole = [one for one in chunk if cut[one.id]]
+
+        def prompt_of(one: Example, cut: dict[str, list[str]] = cut) -> Prompt:
+            return user(step_prompt(one, cut[one.id], show_reference))
+
+        for one, slot, outcome, labels in read_each(whole, teacher, prompt_of, _labels_of):
+            steps = cut[one.id]
+            read = labels if isinstance(labels, Lost) else verdicts_of(labels, len(steps))
+            if isinstance(read, Lost):
+                yield read
+            elif isinstance(read, Unparsed):
+                yield lost(one, slot, outcome, read.reason, read.detail)
+            else:
+                good = read.index(False) if False in read else len(read)
+                columns = {"steps": steps, "step_labels": [int(right) for right in read], "score": good / len(read)}
+                yield annotated(one, columns, outcome, teacher.name)
+
+
+def _labels_of(text: str) -> str:
+    """How many steps there must be depends on the answer judged, so that reading is done beside it."""
+    return text
+
+
+def step_verdicts(examples: Iterable[Example]) -> Iterator[Example | Lost]:
+    """Labelled steps as a critic's lessons: the solution up to a step, and whether that step is right. No teacher is asked.
+
+    Steps behind the first mistake are left out: whether they are right depends on what is meant. Lost: "no_step_labels".
+    Source: R24 (a process reward model), R21 (V-STaR's verifier).
+    """
+    for one in examples:
+        labels, steps = one.columns.get("step_labels"), one.columns.get("steps")
+        if not labels or not steps:
+            yield Lost(one.id, "no_step_labels")
+            continue
+        last = labels.index(0) + 1 if 0 in labels else len(labels)
+        for number in range(1, last + 1):
+            prompt = user(f"{prompt_text(one.prompt)}\n\n" + "\n".join(steps[:number]) + f"\n\n{IS_RIGHT}")
+            response = "right" if labels[number - 1] else "wrong"
+            columns = {k: v for k, v in one.columns.items() if k not in ("steps", "step_labels")} | {"step": number}
+            name = content_id("Example", one.id, "step", number, response)
+            origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
+            yield Example(name, prompt, response, response, one.asked, columns, origin)
