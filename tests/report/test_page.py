@@ -166,6 +166,24 @@ def test_the_page_tells_rows_costs_tokens_and_how_to_run_again(run_folder: Path)
         assert said in shown
 
 
+def test_the_page_and_the_card_tell_what_was_lost_and_where_teachers_were_compared(run_folder: Path) -> None:
+    gate = {"task": "qa", "arm": "text", "may_lose": 0.1, "change": -0.2, "low": -0.3, "high": -0.1, "state": "lost"}
+    unclear = gate | {"arm": "beliefs", "low": -0.5, "high": 0.1, "state": "unclear"}
+    told = folders.scores(gates=[gate, unclear], final={"arm": "text", "seed": 0})
+    folders.write(run_folder / "evaluate" / "scores.json", told)
+    told = folders.manifest()
+    for number, each in enumerate(told["students"]):
+        each["phases"][0]["coverage"] = {"big": 0.9 + 0.05 * (number // 3)}
+    folders.write(run_folder / "manifest.json", told)
+    shown = " ".join("".join(Reader(page_of(run_folder)).texts).split())
+    card = (run_folder / "student" / "README.md").read_text()
+    for page in (shown, card):
+        assert "lost more than allowed" in page
+        assert "92.5" in page  # the mean of the seeds' 90 and 95 per cent
+    assert "lost more, which may be chance" in shown
+    assert "lost more, which may be chance" not in card  # it speaks of the final student
+
+
 def test_the_verdict_of_the_terms_is_shown_with_its_notice(run_folder: Path) -> None:
     decision = {"as_of": "2026-11-21", "notice": "This is an automated reading."}
     lines = ["This is an automated reading.", "", "verdict on 2026-11-21: permit", "  obligation: AUP: keep to it"]

@@ -116,10 +116,15 @@ def _model_body(facts: RunFacts) -> Iterator[str]:
         yield "## Evaluation"
         yield "Means over held-out items with 95 % intervals over seeds and items; the same items for everybody."
         yield _table(("Task", "Who", "Mean", "95 % interval", "Seeds", "Items"), _score_rows(facts))
+    arm = (facts.final or {}).get("arm")
+    if kept := [gate for gate in tables.gates(facts) if gate.arm == arm]:
+        yield "What it may have lost of what the starting weights could do:"
+        head = ("Task", "May lose", "Change", "95 % interval", "Outcome")
+        yield _table(head, [(_md(g.task), g.allowed, g.change, g.interval, g.reading) for g in kept])
     yield "## How it was trained"
     yield _trained(facts)
-    if said := _says(facts):
-        yield said
+    if said := says(facts):
+        yield f"**It writes no text.** {_md(said)}"
     yield "## How to load it"
     kind = _CLASSES.get(_kind(facts), "AutoModelForCausalLM")
     yield (
@@ -194,15 +199,15 @@ def _kind(facts: RunFacts) -> str:
     return facts.recipe.student.kind if facts.recipe and facts.recipe.student else "causal_lm"
 
 
-def _says(facts: RunFacts) -> str:
+def says(facts: RunFacts) -> str:
     """What a student gives that is no text; "" for one that writes."""
     kind = _kind(facts)
     if kind not in SCORERS:
         return ""
     assert facts.recipe is not None and facts.recipe.student is not None
-    labels = ", ".join(_code(label) for label in facts.recipe.student.labels)
+    labels = ", ".join(facts.recipe.student.labels)
     gives = f"the class of a prompt: {labels}" if labels else "one number for a prompt with an answer, higher is better"
-    return f"**It writes no text.** It is a {kind}: it gives {gives}."
+    return f"It is a {kind}: it gives {gives}."
 
 
 def _student_name(facts: RunFacts) -> str:
@@ -283,6 +288,10 @@ def _trained(facts: RunFacts) -> str:
         lines.append(
             f"- {seen.steps:,.0f} steps, {seen.input_tokens:,.0f} input tokens, {seen.target_tokens:,.0f} target tokens per seed"
         )
+        lines += [
+            f"- Compared with {_code(name)}, which has another tokenizer, at {share:.1%} of the target tokens"
+            for name, share in seen.coverage.items()
+        ]
     for name, who in facts.teachers().items():
         if arm is None or name in arm.teachers:
             lines.append(f"- Teacher {_code(name)}: {_md(tables.identity(who))}")

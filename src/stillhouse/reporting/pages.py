@@ -11,6 +11,7 @@ from markupsafe import Markup
 from stillhouse.compliance.watch import screening_lines
 from stillhouse.papers import BOM, SUMMARY
 from stillhouse.reporting import plots, tables
+from stillhouse.reporting.cards import says
 from stillhouse.reporting.reading import (
     BASE,
     Answered,
@@ -83,6 +84,8 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "declared": list(_declared(facts)),
         "screening": list(screening_lines(facts.manifest.get("screening") or {})),
         "papers": list(_papers(facts.path)),
+        "gates": list(tables.gates(facts)),
+        "gives": says(facts),
         "judges": (facts.scores or {}).get("judges") or [],
         "overlap": (facts.scores or {}).get("overlap") or [],
         "noted": list(tables.noted(facts.manifest.get("steps") or [])),

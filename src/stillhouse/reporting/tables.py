@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.reporting.reading import Branch, RunFacts
+from stillhouse.reporting.verdict import scale_of
 
 __all__ = [
+    "Gate",
     "Ledger",
     "Seen",
     "count",
     "dollars",
     "duration",
+    "gates",
     "kept_rows",
     "ledger",
     "noted",
@@ -62,6 +65,31 @@ class Seen:
     seconds: float
     final_loss: float | None
     left_out: dict[str, int]
+    coverage: dict[str, float]  # of teachers with another tokenizer: the share of targets where they were compared
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What an arm was allowed to lose on a task against the base student, and whether it kept to that."""
+
+    task: str
+    arm: str
+    allowed: str
+    change: str
+    interval: str
+    state: str  # held, unclear or lost
+    reading: str
+
+
+def gates(facts: RunFacts) -> Iterator[Gate]:
+    scores = facts.scores or {}
+    scales = {task["task"]: scale_of(task) for task in scores.get("tasks", [])}
+    said = {"held": "kept", "unclear": "lost more, which may be chance", "lost": "lost more than allowed"}
+    for each in scores.get("gates") or []:
+        scale, state = scales[each["task"]], each["state"]
+        interval = f"{scale.signed(each['low'])} to {scale.signed(each['high'])}"
+        allowed, change = scale.bare(each["may_lose"]), scale.signed(each["change"])
+        yield Gate(each["task"], each["arm"], allowed, change, interval, state, said[state])
 
 
 def ledger(facts: RunFacts) -> list[Ledger]:
@@ -143,7 +171,19 @@ def _seen(arm: str, students: list[dict[str, Any]]) -> Seen:
 
     seconds = sum(student.get("seconds", 0.0) for student in students) / len(students)
     mean = sum(known) / len(known) if known else None
-    return Seen(arm, len(students), each("steps"), each("input_tokens"), each("target_tokens"), seconds, mean, left_out)
+    return Seen(
+        arm, len(students), each("steps"), each("input_tokens"), each("target_tokens"), seconds, mean, left_out,
+        _coverage(phases),
+    )  # fmt: skip
+
+
+def _coverage(phases: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over phases and seeds, by teacher."""
+    found: dict[str, list[float]] = {}
+    for phase in phases:
+        for teacher, share in (phase.get("coverage") or {}).items():
+            found.setdefault(teacher, []).append(share)
+    return {teacher: sum(shares) / len(shares) for teacher, shares in found.items()}
 
 
 def noted(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
