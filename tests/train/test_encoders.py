@@ -127,6 +127,9 @@ def test_a_classifier_from_a_recipe(tmp_path: Path) -> None:
     card = (run.path / "student" / "README.md").read_text()
     assert "AutoModelForSequenceClassification" in card
     assert "writes no text" in card
-    assert (run.path / "report.html").is_file()
+    page = (run.path / "report.html").read_text()
+    assert "nobody to compare with" in page
+    assert "on the base" not in page
+    assert "It writes no text" in page
     with pytest.raises(RecipeError, match="does not write"):
         chat(run.path / "student")

@@ -226,16 +226,19 @@ def answered_alike(
 ) -> tuple[list[Answered], dict[str, int]]:
     """`number` test questions with what every subject answered, and how many questions there are of each kind.
 
-    Kinds: the chosen student gained on the base, lost, both right, both wrong. They are taken in turn, within each kind
-    by a hash of the item, so that it is the same every time. `subjects` are labels of files in `evaluate/<task>/`; both
-    are empty for tasks without answers to read.
+    Kinds: the chosen student gained on the base, lost, both right, both wrong; right and wrong where no base was asked.
+    They are taken in turn, within each kind by a hash of the item, so that it is the same every time. `subjects` are labels of
+    files in `evaluate/<task>/`; both are empty for tasks without answers to read.
     """
     home = run / "evaluate" / task
     marks = {label: _marks(home / f"{label}.jsonl") for label in (BASE, chosen)}
-    groups: dict[str, list[tuple[str, int]]] = {"gained": [], "lost": [], "both right": [], "both wrong": []}
+    alone = not marks[BASE]
+    kinds = ("right", "wrong") if alone else ("gained", "lost", "both right", "both wrong")
+    groups: dict[str, list[tuple[str, int]]] = {kind: [] for kind in kinds}
     for at, (item, value) in marks[chosen].items():
         before = marks[BASE].get(at, (item, 0.0))[1]
-        groups[_group(before, value)].append((content_id(item, at), at))
+        kind = ("right" if value >= 0.5 else "wrong") if alone else _group(before, value)
+        groups[kind].append((content_id(item, at), at))
     places = {at: name for name, at in _in_turn({k: sorted(v) for k, v in groups.items()}, number)}
     rows: dict[int, dict[str, dict[str, Any]]] = {at: {} for at in places}
     for label in subjects:

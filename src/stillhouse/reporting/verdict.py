@@ -145,7 +145,9 @@ def _not_measured(facts: RunFacts) -> str:
         )
     if not facts.manifest.get("students"):
         return "this run trained no student; it made data only."
-    if not scores.get("summary") or not scores.get("comparisons"):
+    if scores.get("summary") and not scores.get("comparisons"):
+        return "there is nobody to compare with; a control arm (under `arms:`) would answer the question."
+    if not scores.get("summary"):
         return "this run evaluated nothing; an `evaluate:` entry in the recipe would answer the question."
     if taught_arm(facts) is None:
         return "every arm of this run is a control; there is no taught student to compare with them."
