@@ -2,13 +2,11 @@
 
 Novelty: `dedup.rouge` on synthetic instructions against a pool that grows, beside rouge-score's way (every pair, as the
 released Self-Instruct has it). MinHash: `dedup.minhash` beside datasketch in bulk. Decontamination: `decontaminate.ngrams` in
-MB/s against the GSM8K test set. distilabel: its pipeline with one MinHash step on the same documents beside a run with one
-selector, reading and writing included, where `--distilabel PYTHON` names an interpreter that has it (python -m venv DIR &&
-DIR/bin/pip install 'distilabel[minhash]==1.5.3' 'datasketch==1.6.5' nltk requests beautifulsoup4). Each contestant runs in
+MB/s against the GSM8K test set. A whole run beside distilabel's pipeline: selection_pipeline.py. Each contestant runs in
 a process of its own, in turns; ratios of processor seconds of neighbours, their median, and wall seconds beside them.
 Recall and precision on planted copies are asserted first.
 
-    python benchmarks/selection_speed.py --data DIR [--novelty 100000] [--minhash 1000000] [--turns 3] [--distilabel PYTHON]
+    python benchmarks/selection_speed.py --data DIR [--novelty 100000] [--minhash 1000000] [--turns 3]
 """
 
 import argparse
@@ -179,20 +177,6 @@ def ngrams(count: int, data: Path) -> Measured:
     return {**spent, "megabytes": megabytes, "mb_per_s": megabytes / spent["wall_s"], **_found(dropped, planted)}
 
 
-DISTILABEL = """
-import json, sys, time, resource
-from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts, MinHashDedup
-rows = [{"text": text} for text in json.load(open(sys.argv[1]))]
-with Pipeline(name="near-duplicates") as pipeline:
-    load = LoadDataFromDicts(data=rows, batch_size=1000)
-    near = MinHashDedup(tokenizer="ngrams", n=5, threshold=0.8, num_perm=128, input_batch_size=1000)
-    load >> near
-began = time.perf_counter()
-found = pipeline.run(use_cache=False)
-kept = found["default"]["train"]["keep_row_after_minhash_filtering"]
-print(json.dumps({"wall_s": time.perf_counter() - began, "rows": len(rows), "dropped": sum(not each for each in kept)}))
-"""
 CONTESTANTS: dict[str, Callable[[int, Path], Measured]] = {
     "novelty": novelty, "rouge_score_way": rouge_score_way, "minhash": minhash, "datasketch_bulk": datasketch_bulk,
     "ngrams": ngrams,
@@ -215,46 +199,11 @@ def main() -> int:
         for _ in range(options.turns)
     ]
     whole = {"novelty": _run(options, "novelty", options.novelty), "minhash": _run(options, "minhash", options.minhash)}
-    peers = _distilabel(options) if options.distilabel else None
-    result = _result(options, turns, whole, peers)
+    result = _result(options, turns, whole)
     path = HERE / "results" / "selection_speed.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result["claims"], indent=2))
     return 0
-
-
-def _distilabel(options: argparse.Namespace) -> Measured:
-    """distilabel's pipeline on the same documents, and ours as a whole run beside it (reading, selecting, writing)."""
-    import tempfile
-
-    rows = list(documents(options.pairs))
-    with tempfile.TemporaryDirectory() as folder:
-        texts = Path(folder) / "texts.json"
-        texts.write_text(json.dumps([text for _, text, _ in rows]))
-        done = subprocess.run(
-            [options.distilabel, "-c", DISTILABEL, str(texts)], capture_output=True, text=True, cwd=folder
-        )
-        if done.returncode:
-            print(done.stderr[-2000:], file=sys.stderr)
-            raise SystemExit("distilabel failed")
-        theirs: Measured = json.loads(done.stdout.splitlines()[-1])
-        ours = _own_pipeline(Path(folder), [text for _, text, _ in rows])
-    return {"distilabel": theirs, "stillhouse": ours, "ratio": theirs["wall_s"] / ours["wall_s"]}
-
-
-def _own_pipeline(folder: Path, texts: list[str]) -> Measured:
-    from stillhouse import distill
-
-    seeds = folder / "seeds.jsonl"
-    seeds.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
-    recipe = {
-        "name": "near", "use": {"purpose": "research", "distributes": []},
-        "knowledge": {"kept": {"seeds": {"do": "file", "path": str(seeds)}, "select": [{"do": "dedup.minhash", "on": "prompt"}]}},
-    }  # fmt: skip
-    began = time.perf_counter()
-    run = distill(recipe, out=folder / "run", quiet=True)
-    spent = time.perf_counter() - began
-    return {"wall_s": spent, "rows": len(texts), "dropped": len(texts) - len(run.records("kept"))}
 
 
 def _run(options: argparse.Namespace, name: str, count: int) -> Measured:
@@ -287,9 +236,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _result(
-    options: argparse.Namespace, turns: list[dict[str, Measured]], whole: dict[str, Measured], peers: Any
-) -> Measured:
+def _result(options: argparse.Namespace, turns: list[dict[str, Measured]], whole: dict[str, Measured]) -> Measured:
     def ratio(ours: str, theirs: str) -> Measured:
         found = [turn[theirs]["cpu_s"] / turn[ours]["cpu_s"] for turn in turns]
         return {"median": statistics.median(found), "turns": found}
@@ -306,11 +253,10 @@ def _result(
         "ngrams_mb_per_cpu_s": statistics.median(
             turn["ngrams"]["megabytes"] / turn["ngrams"]["cpu_s"] for turn in turns
         ),
-        "pipeline_over_distilabel": peers and peers["ratio"],
     }
     return {
-        "what": "C7: selectors against rouge-score's way, datasketch in bulk and distilabel; ratios of processor seconds",
-        "claims": claims, "turns": turns, "whole": whole, "peers": peers, "seed": SEED, "commit": commit,
+        "what": "C7: selectors against rouge-score's way, datasketch in bulk; ratios of processor seconds",
+        "claims": claims, "turns": turns, "whole": whole, "seed": SEED, "commit": commit,
         "command": _command(options), "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()},
         "versions": {name: metadata.version(name) for name in ("stillhouse", "datasketch", "rapidfuzz", "rouge-score", "numpy")},
@@ -320,8 +266,7 @@ def _result(
 def _command(options: argparse.Namespace) -> str:
     """What was run, without the paths of this machine."""
     sizes = f"--novelty {options.novelty} --minhash {options.minhash} --pairs {options.pairs} --small {options.small}"
-    peers = " --distilabel PYTHON" if options.distilabel else ""
-    return f"python benchmarks/selection_speed.py --data DIR {sizes} --turns {options.turns}{peers}"
+    return f"python benchmarks/selection_speed.py --data DIR {sizes} --turns {options.turns}"
 
 
 def _options() -> argparse.Namespace:
@@ -329,10 +274,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("STILLHOUSE_TEST_DATA", "")))
     parser.add_argument("--novelty", type=int, default=100_000)
     parser.add_argument("--minhash", type=int, default=1_000_000)
-    parser.add_argument("--pairs", type=int, default=20_000, help="documents for datasketch and distilabel")
+    parser.add_argument("--pairs", type=int, default=20_000, help="documents for datasketch")
     parser.add_argument("--small", type=int, default=1_000, help="instructions for rouge-score's way")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--distilabel", help="an interpreter that has distilabel")
     parser.add_argument("--only", choices=[*CONTESTANTS])
     parser.add_argument("--count", type=int, default=0)
     return parser.parse_args()

@@ -32,6 +32,8 @@ SCRIPT: dict[str, Any] = {
     ),
     "Judge an answer": rated(instruction=3, truth=4, honesty=3, help=5, accuracy=1, worth=1, alignment=2),
     "Rank the answers": "[2] > [4] > [1] > [3]",
+    r"Request:\n=====\n(.*?)\n=====.*\[Critique of the request\]": "[Critique of the request] Plain.\n[Request] {1} Say why.\n"
+    "[Critique of the answer] Short.\n[Answer] To {1} there is this to say, and more.",
     r"\[Critique\].*Request:": "",
     r"Request:\n=====\n(.*?)\n=====.*answer number (\d).*\[Critique\]": "[Critique] More.\n[Revision] Done: answer number {2}.",
     r"Request:\n=====\n(.*?)\n=====.*\[Critique\]": "[Critique] Say more.\n[Revision] You asked: {1} {1} This is said in full.",

@@ -15,6 +15,7 @@ from stillhouse.elicit.feedback import (
     prefer_revised,
     rank,
     rate,
+    reflect,
     revise,
 )
 from stillhouse.errors import RecipeError
@@ -216,3 +217,21 @@ def test_hard_examples_are_found_by_a_gap_in_both_orders(scripted: Scripted) -> 
     ]  # fmt: skip
     assert reasons(results) == ["easy"]
     assert reasons(hard(records[:1], scripted(name="m", reply="First: 11\nSecond: 1"))) == ["verdict_out_of_range"]
+
+
+def test_request_and_answer_are_rewritten_together(scripted: Scripted) -> None:
+    """R13 (Reflection-Tuning): both are new, the old pair stays in columns, a section missing loses the row."""
+    marks = ("Critique of the request", "Request", "Critique of the answer", "Answer")
+
+    def reply(*texts: str) -> str:
+        return "\n".join(f"[{mark}] {text}" for mark, text in zip(marks, texts, strict=False))
+
+    (one,) = answers("Blue")
+    (new,) = reflect([one], scripted(reply=reply("Easy.", "Name a colour of the sea.", "Bare.", "Blue, or green.")))
+    assert isinstance(new, Example)
+    assert (new.prompt, new.response) == (user("Name a colour of the sea."), "Blue, or green.")
+    assert (new.columns["was_request"], new.columns["was"], new.reference) == ("Name a colour.", "Blue", None)
+    assert "how complex its subject is; how much detail" in new.asked[0].content
+    same = reply("Fine.", "Name a colour.", "Fine.", "Blue")
+    assert reasons(reflect([one], scripted(name="same", reply=same))) == ["unchanged"]
+    assert reasons(reflect([one], scripted(name="short", reply=reply("Easy.", "More?")))) == ["sections"]

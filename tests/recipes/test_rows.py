@@ -412,3 +412,10 @@ def test_it_trains_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
     run = trained(f"skills/context_following/{name}", tmp_path)
     assert (run.student / "config.json").is_file()
+
+
+def test_request_and_answer_are_both_rewritten() -> None:
+    """R13 (Reflection-Tuning): the pair first, then the answer alone, then the student's statistics."""
+    branch = load_recipe("skills/context_following/reflection").recipe.knowledge["revised"]
+    assert [entry.do for entry in branch.elicit] == ["labeling.answer", "feedback.reflect", "feedback.revise"]
+    assert [entry.do for entry in branch.select] == ["influence.reverse_ifd"]

@@ -27,7 +27,7 @@ from stillhouse.elicit.asking import (
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
 from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK, RATE
 from stillhouse.elicit.pairing import by_teacher, gathered, graded, pairs
-from stillhouse.elicit.revising import minimal_edit, prefer_revised, revise
+from stillhouse.elicit.revising import minimal_edit, prefer_revised, reflect, revise
 from stillhouse.elicit.rubric import Rubric
 from stillhouse.elicit.stepwise import step_labels, step_verdicts
 from stillhouse.elicit.trust import Untrusted
@@ -49,6 +49,7 @@ __all__ = [
     "prefer_revised",
     "rank",
     "rate",
+    "reflect",
     "revise",
     "step_labels",
     "step_verdicts",

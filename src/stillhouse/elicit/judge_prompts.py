@@ -35,6 +35,15 @@ REVISE = (
     "{principle}\nWrite behind [Critique] what is wrong with the answer in this respect, or that nothing is; and behind "
     "[Revision] the whole answer, improved where the critique asks for it and otherwise unchanged."
 )
+REFLECT = (
+    "Here are a request and an answer to it.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n=====\n\n"
+    "Write behind [Critique of the request] how it does in each of these: {request}. Write behind [Request] a request that does "
+    "better in them and stays on its subject. Write behind [Critique of the answer] how the answer does in each of these: "
+    "{answer}. Write behind [Answer] a whole answer to your new request that does better in them."
+)
+ON_REQUEST = ("how complex its subject is", "how much detail it asks for", "what knowledge it needs", "whether it is ambiguous",
+              "how much reasoning it takes")  # fmt: skip
+ON_ANSWER = ("is it of help", "does it keep to the request", "is it right", "does it give enough detail")
 GENERAL = "Check the answer: is it correct, complete, clear, and no longer than it need be?"
 MEND = (
     "Here are a request and an answer to it that is wrong.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n{response}\n"

@@ -1,10 +1,10 @@
-"""Answers mended: `feedback.revise`, `prefer_revised` and `minimal_edit`, and the chain behind the first two."""
+"""Answers mended: `feedback.revise`, `prefer_revised`, `reflect` and `minimal_edit`, and the chain behind the first two."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stillhouse.elicit.asking import Unparsed, in_chunks, keys_of, read_each, sections
-from stillhouse.elicit.judge_prompts import GENERAL, MEND, REVISE
+from stillhouse.elicit.judge_prompts import GENERAL, MEND, ON_ANSWER, ON_REQUEST, REFLECT, REVISE
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
@@ -31,6 +31,43 @@ def revise(
     """
     for result in revised(examples, teacher, principles, times, seed):
         yield result if isinstance(result, Lost) else result.text(teacher.name, chain)
+
+
+def reflect(
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    on_request: Sequence[str] = ON_REQUEST,
+    on_answer: Sequence[str] = ON_ANSWER,
+) -> Iterator[Example | Lost]:
+    """Request and answer criticised by written criteria and both rewritten; the student learns the new pair.
+
+    Columns: `was_request` and `was` keep the old pair. The reference belongs to the old request and is dropped. One answer of
+    the teacher holds all four sections, or the row is lost as "sections" or "empty_section"; a pair that stays as it was is
+    lost as "unchanged". Next: `feedback.revise` for the second pass on the answer alone. Source: R13 (Reflection-Tuning).
+    """
+    told = {"request": "; ".join(on_request), "answer": "; ".join(on_answer)}
+
+    def prompt_of(one: Example) -> Prompt:
+        return user(REFLECT.format(prompt=prompt_text(one.prompt), response=one.response, **told))
+
+    def read(text: str) -> dict[str, str] | Unparsed:
+        return sections(text, ("Critique of the request", "Request", "Critique of the answer", "Answer"))
+
+    for one, slot, outcome, value in read_each(examples, teacher, prompt_of, read):
+        if isinstance(value, Lost):
+            yield value
+            continue
+        before, new, response = prompt_text(one.prompt), value["Request"], value["Answer"]
+        if (new.split(), response.split()) == (before.split(), one.response.split()):
+            yield Lost(one.id, "unchanged", slot=slot, keys=keys_of(outcome))
+            continue
+        columns = {**one.columns, "was_request": before, "was": one.response}
+        name, origin = (
+            content_id("Example", one.id, new, response, outcome.key),
+            Origin((one.id,), teacher.name, keys_of(outcome)),
+        )
+        yield Example(name, user(new), response, None, outcome.request.messages, columns, origin)
 
 
 def prefer_revised(
