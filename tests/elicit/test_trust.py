@@ -108,3 +108,8 @@ def test_a_judge_in_doubt_is_no_reward(scripted: Scripted) -> None:
 
     with pytest.raises(RunFailed, match="the judge is not to be trusted"):
         _judged(flat, (), "score", answers("Blue"))
+
+
+def test_a_judge_with_nothing_to_judge_is_not_tried(scripted: Scripted) -> None:
+    judge = scripted(reply="truth: 4")
+    assert list(rate([], judge, untrusted="stop")) == list(compare([], judge, untrusted="stop")) == []

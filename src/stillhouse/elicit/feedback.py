@@ -83,6 +83,8 @@ def rate(
         once = read_each(plants, teacher, prompt_of, rubric.read, sampling=replace(teacher.sampling, n=1))
         return [None if isinstance(value, Lost) else sum(value.values()) / len(value) for *_, value in once]
 
+    if not (examples := trust.some(examples)):
+        return
     mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_ratings(known), untrusted, teacher.name)
     for one, slot, outcome, value in read_each(examples, teacher, prompt_of, rubric.read):
         if isinstance(value, Lost):
@@ -111,6 +113,8 @@ def compare(
             for each, (right, _) in zip(found, couples, strict=True)
         ]
 
+    if not (examples := trust.some(examples)):
+        return
     mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_choices(prefers), untrusted, teacher.name)
     for each in _compared(examples, teacher, criterion):
         yield replace(each, columns={**each.columns, **mark}) if mark and isinstance(each, Ranking) else each

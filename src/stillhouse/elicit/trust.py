@@ -7,8 +7,9 @@ answer that must not win), R36, R59.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from stillhouse.errors import RunFailed
@@ -73,6 +74,13 @@ def of_choices(prefers_right: Callable[[Sequence[tuple[Example, Example]]], Sequ
     won = sum(prefers_right([(plant.right, plant.constant) for plant in plants]))
     lost_to = f"right answers beat a constant one {won} of {len(KNOWN)} times"
     return _said(caught, won > len(KNOWN) / 2, lost_to)
+
+
+def some(examples: Iterable[Example]) -> Iterable[Example]:
+    """The same examples, or nothing where there is none: a judge with nothing to judge is not tried."""
+    stream = iter(examples)
+    first = next(stream, None)
+    return () if first is None else chain([first], stream)
 
 
 def enforced(reason: str, untrusted: Untrusted, judge: str) -> dict[str, str]:
