@@ -307,7 +307,7 @@ class Knowledge:
         """What rows alone do not tell: how evenly meta-information was used, how often a selector errs, a judge in doubt."""
         if step.kind == "elicit" and step.entry.do.startswith("curation.") and source is not None:
             return {"coverage": coverage(step.folder, source)}
-        if step.kind == "elicit" and step.entry.do in ("feedback.rate", "feedback.compare"):
+        if step.kind == "elicit" and step.entry.do in ("feedback.rate", "feedback.compare", "feedback.rank"):
             first = next(iter(Records(step.folder / "out.jsonl")), None)
             doubt = first.columns.get("untrusted") if isinstance(first, Example | Ranking) else None
             return {"judge": doubt} if doubt else {}

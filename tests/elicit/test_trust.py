@@ -9,7 +9,7 @@ from small_runs import knowledge, sums, write_jsonl
 
 from stillhouse import distill
 from stillhouse.elicit import trust
-from stillhouse.elicit.feedback import compare, rate
+from stillhouse.elicit.feedback import compare, rank, rate
 from stillhouse.errors import RunFailed
 from stillhouse.phases import _judged
 from stillhouse.records import Example, Lost, Ranking, Seed, user
@@ -113,3 +113,14 @@ def test_a_judge_in_doubt_is_no_reward(scripted: Scripted) -> None:
 def test_a_judge_with_nothing_to_judge_is_not_tried(scripted: Scripted) -> None:
     judge = scripted(reply="truth: 4")
     assert list(rate([], judge, untrusted="stop")) == list(compare([], judge, untrusted="stop")) == []
+
+
+def test_r37_a_judge_of_lists_is_tried_on_lists_of_two(scripted: Scripted) -> None:
+    first = {rf"Answer \[{n}\]:\n=====\n({RIGHT}|Blue)": f"[{n}] > [{3 - n}]" for n in (1, 2)}
+    (ranked,) = rank(answers("Red", "Blue"), scripted(responses=first))
+    assert isinstance(ranked, Ranking)
+    assert ranked.responses == ("Blue", "Red")
+    assert "untrusted" not in ranked.columns
+    (fixed,) = rank(answers("Red", "Blue"), scripted(name="fixed", reply="[1] > [2]"))
+    assert isinstance(fixed, Ranking)
+    assert "canaries right" in fixed.columns["untrusted"]

@@ -7,7 +7,7 @@ score 10" inside one stays a text. What mends answers (`revising.py`), looks at 
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -54,6 +54,9 @@ __all__ = [
     "step_labels",
     "step_verdicts",
 ]
+
+
+Mark = Mapping[str, str]
 
 
 def rate(
@@ -106,18 +109,28 @@ def compare(
     marks its rankings in the column `untrusted`, or stops the run. Sources: R12, R33, R59, J4.
     """
 
+    if not (examples := trust.some(examples)):
+        return
+    mark = _tried(partial(_compared, teacher=teacher, criterion=criterion), untrusted, teacher.name)
+    for each in _compared(examples, teacher, criterion):
+        yield _marked(each, mark)
+
+
+def _tried(judge: Callable[[Iterable[Example]], Iterable[Ranking | Lost]], untrusted: Untrusted, name: str) -> Mark:
+    """What marks the rankings of a judge that does not put known answers first."""
+
     def prefers(couples: Sequence[tuple[Example, Example]]) -> list[bool]:
-        found = _compared((one for couple in couples for one in couple), teacher, criterion)
+        found = judge(one for couple in couples for one in couple)
         return [
             isinstance(each, Ranking) and each.responses[0] == right.response
             for each, (right, _) in zip(found, couples, strict=True)
         ]
 
-    if not (examples := trust.some(examples)):
-        return
-    mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_choices(prefers), untrusted, teacher.name)
-    for each in _compared(examples, teacher, criterion):
-        yield replace(each, columns={**each.columns, **mark}) if mark and isinstance(each, Ranking) else each
+    return {} if untrusted == "unchecked" else trust.enforced(trust.of_choices(prefers), untrusted, name)
+
+
+def _marked(each: Ranking | Lost, mark: Mark) -> Ranking | Lost:
+    return replace(each, columns={**each.columns, **mark}) if mark and isinstance(each, Ranking) else each
 
 
 def _compared(examples: Iterable[Example], teacher: Generates, criterion: str) -> Iterator[Ranking | Lost]:
@@ -142,14 +155,28 @@ def _fixed(prompt: Prompt, _: Example) -> Prompt:
 
 
 def rank(
-    examples: Iterable[Example], teacher: Generates, *, criterion: str = CRITERION, seed: int = 0
+    examples: Iterable[Example],
+    teacher: Generates,
+    *,
+    criterion: str = CRITERION,
+    seed: int = 0,
+    untrusted: Untrusted = "mark",
 ) -> Iterator[Ranking | Lost]:
     """The answers to one prompt ranked at once, shown in an order drawn by the prompt.
 
     The judge must name every answer once; a shorter, longer or repeating list is lost as "no_permutation". Answers
-    to one prompt must be neighbours. The scores are the number of answers ranked below. Sources: R37 (CycleAlign),
-    R08 (SDF), R24 (IRM).
+    to one prompt must be neighbours. The scores are the number of answers ranked below. A judge that fails the canaries
+    (`elicit/trust.py`) marks its rankings in the column `untrusted`, or stops the run. Sources: R37 (CycleAlign), R08 (SDF),
+    R24 (IRM).
     """
+    if not (examples := trust.some(examples)):
+        return
+    mark = _tried(partial(_ordered, teacher=teacher, criterion=criterion, seed=seed), untrusted, teacher.name)
+    for each in _ordered(examples, teacher, criterion, seed):
+        yield _marked(each, mark)
+
+
+def _ordered(examples: Iterable[Example], teacher: Generates, criterion: str, seed: int) -> Iterator[Ranking | Lost]:
     judge = replace(teacher.sampling, n=1)
     for members in grouped(examples):
         members = list({one.response: one for one in members}.values())
