@@ -22,7 +22,10 @@ def refuse_student(recipe: Recipe, where: str) -> None:
         return
     if student.kind not in (*WRITERS, *SCORERS):
         able = ", ".join((*WRITERS, *SCORERS))
-        raise RecipeError(f"{where}student.kind: {student.kind} cannot be trained yet; kinds that can: {able}")
+        raise RecipeError(
+            f"{where}student.kind: {student.kind} (vectors for retrieval) cannot be trained yet; kinds that can: {able}; "
+            "an encoder such as BERT learns as classifier, reranker or reward"
+        )
     if (student.kind == "classifier") != bool(student.labels):
         raise RecipeError(
             f"{where}student.labels: a student of kind classifier needs its classes, and no other takes any"
@@ -55,10 +58,10 @@ def refuse_student(recipe: Recipe, where: str) -> None:
 
 def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: str) -> None:
     """Raises RecipeError where a student that scores is asked to write, or one that writes to score."""
-    from stillhouse.train.batch import WRITERS
+    from stillhouse.train.batch import SCORERS, WRITERS
 
-    if recipe.student is None:
-        return
+    if recipe.student is None or recipe.student.kind not in (*WRITERS, *SCORERS):
+        return  # no student to ask; `refuse_student` says so
     kind, scores = recipe.student.kind, "scorer" in found.inputs
     if kind == "seq2seq" and "student" in found.inputs:
         raise RecipeError(f"{where}: {entry.do} reads plain text, which an encoder-decoder cannot; use qa")

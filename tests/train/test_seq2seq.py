@@ -25,6 +25,7 @@ from stillhouse.teachers.transformers import Teacher
 from stillhouse.train.batch import rendered
 from stillhouse.train.forward import has_plain_head, packs_sequences, show
 from stillhouse.train.packing import pack
+from stillhouse.train.quantise import quantise
 from stillhouse.train.student import Student, load_student, save_student
 from stillhouse.train.trainer import Rollouts, Term, train
 
@@ -241,6 +242,11 @@ def test_distilling_step_by_step_from_a_recipe(tmp_path: Path) -> None:
     assert reading_of(load_student(run.path / "student", kind="seq2seq").model) is APART
 
 
+def test_a_cache_nobody_knows_is_not_rounded_in_silence() -> None:
+    with pytest.raises(RecipeError, match="leave out cache"):
+        quantise(make_t5(plain_tokenizer()), bits=4, cache=8)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -248,6 +254,7 @@ def test_distilling_step_by_step_from_a_recipe(tmp_path: Path) -> None:
             {"student": {"model": "base", "kind": "seq2seq", "prune": {"on": "label", "layers": 1}}},
             "only a causal_lm is cut",
         ),
+        ({"student": {"model": "base", "kind": "encoder"}}, "vectors for retrieval"),
         ({"evaluate": [{"do": "language_model", "path": "held.jsonl"}]}, "an encoder-decoder cannot"),
         ({"evaluate": [{"do": "scored.labels", "path": "held.jsonl"}]}, "use one of qa"),
     ],

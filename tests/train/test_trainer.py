@@ -375,6 +375,29 @@ def test_a_padded_head_changes_nothing(student, teacher, tools, tokenizer, tmp_p
     assert wide_loss == pytest.approx(narrow_loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("objective", [divergence.forward_kl, divergence.reverse_kl, divergence.universal_logit])
+def test_heads_of_different_widths_over_one_tokenizer(objective, student, teacher, tools, tokenizer, tmp_path):
+    """P12, as Qwen2.5 has it (heads of 151,936 and 152,064 rows): the padding of neither side counts, nor is it trained."""
+
+    def padded(model, rows):
+        wide = tools.model(tokenizer, seed=1, vocab_size=len(tokenizer) + rows)
+        state = model.state_dict()
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            state[name] = torch.cat([state[name], torch.randn(rows, 16, generator=torch.Generator().manual_seed(rows))])
+        wide.load_state_dict(state)
+        return wide
+
+    term = Term("d", objective, "x", teacher="t")
+    arguments = {"max_steps": 3, "learning_rate": 0.01, "per_device_train_batch_size": 4, "logging_steps": 1}
+    losses = []
+    for name, mine, theirs in (("same", 0, 0), ("wide", 3, 11)):
+        own = Student(padded(student.model, mine), tokenizer)
+        box = tools.white_box(padded(teacher.model, theirs), tokenizer)
+        done = run(own, [term], {"x": tools.examples(4)}, tmp_path / name, teachers={"t": box}, arguments=arguments)
+        losses.append([row["loss"] for row in done.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_the_students_flags_are_as_before(student, tools, tmp_path):
     """P30."""
     student.model.config.use_cache = True

@@ -185,9 +185,12 @@ def universal_logit(
         )
     source, teacher = source_of(student_logits_NV), source_of(teacher_beliefs.logits_NV)
     _check(temperature, teacher_beliefs.positions, source.positions)
+    # over one tokenizer the padding of either head is nobody's token
+    shared = teacher_beliefs.vocabulary
+    own, other = (source.width, teacher.width) if shared is None else (shared, shared)
 
     def loss(rows_n: Tensor) -> Block:
-        teacher_nU = teacher.rows(rows_n, teacher.width, source.dtype)
+        teacher_nU = teacher.rows(rows_n, other, source.dtype)
 
         def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
             p_bU, q_bV = (teacher_nU[part] / temperature).softmax(-1), (logits_bV / temperature).softmax(-1)
@@ -197,7 +200,7 @@ def universal_logit(
 
         return block
 
-    return weighted_sum(source, loss, weight_N, vocabulary=source.width)
+    return weighted_sum(source, loss, weight_N, vocabulary=own)
 
 
 def _distribution(pair: Pair, student_logits_NV: Any, beliefs: Beliefs, weight_N: Tensor, temperature: float) -> Tensor:

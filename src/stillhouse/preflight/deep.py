@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.errors import RecipeError
 from stillhouse.knobs import nested
 from stillhouse.plan import seeds_seen
 from stillhouse.preflight.findings import Finding
@@ -51,6 +52,11 @@ def deep(loaded: Loaded, *, folder: Path = Path("runs")) -> Deep:
     student = student_of(loaded)
     findings: list[Finding] = []
     with probing(loaded, rows=_ROWS, local=False) as probe:
+        if student is None and probe.backend is None:
+            raise RecipeError(
+                "check --deep: there is neither a student of kind causal_lm nor a teacher whose weights lie here, so there "
+                "is nothing to load; run `still check` without --deep"
+            )
         shown_by = student.tokenizer if student is not None else probe.backend.tokenizer()
         if student is None:
             findings.append(

@@ -37,6 +37,11 @@ def quantise(model: Any, *, bits: int, activations: int | None = None, cache: in
 
     Raises RecipeError for fewer than 2 bits and for a model without linear layers.
     """
+    if cache is not None and not any(name.rpartition(".")[2] in _CACHED for name, _ in model.named_modules()):
+        raise RecipeError(
+            f"student.quantise.cache: {type(model).__name__} has no layers named {' and '.join(sorted(_CACHED))}, so "
+            "nobody knows what it caches; leave out cache"
+        )
     for name, value in (("bits", bits), ("activations", activations), ("cache", cache)):
         if value is not None and not 2 <= value <= 16:
             raise RecipeError(f"student.quantise.{name}: {value} bits; write 2 to 16")
