@@ -13,7 +13,7 @@ from stillhouse.books import audit, why
 from stillhouse.catalogue import cost_lines, trail_lines
 from stillhouse.costs import cost_of
 from stillhouse.errors import RecipeError
-from stillhouse.store import read_jsonl
+from stillhouse.store import read_json, read_jsonl
 
 
 @pytest.fixture
@@ -172,25 +172,34 @@ def with_store(trial: Any, copy: Path, tmp_path: Path) -> tuple[Path, sqlite3.Co
 
 # what is done to the store of a run -> how the audit says it
 BROKEN: dict[str, tuple[str, str]] = {
-    "an attempt gone": ("DELETE FROM attempt WHERE id = (SELECT max(id) FROM attempt)", "the ledger says"),
-    "a price changed afterwards": ("UPDATE attempt SET settled_usd = 1 WHERE id = 1", "dollars, the attempts 1.0"),
-    "a forgotten bill": ("UPDATE spend SET attempts = attempts + 1", "attempts, the attempts"),
-    "an answer gone": ("DELETE FROM answer WHERE key = (SELECT min(key) FROM answer)", "answered attempts gave no answer"),
+    "an attempt gone": ("DELETE FROM attempt WHERE id = (SELECT max(id) FROM attempt WHERE run = :run)", "the ledger says"),
+    "a price changed afterwards": (
+        "UPDATE attempt SET settled_usd = 1 WHERE id = (SELECT min(id) FROM attempt WHERE run = :run)",
+        "dollars, the attempts 1.0",
+    ),
+    "a forgotten bill": ("UPDATE spend SET attempts = attempts + 1 WHERE run = :run", "attempts, the attempts"),
+    "an answer gone": (
+        "DELETE FROM answer WHERE key = (SELECT min(key) FROM attempt WHERE run = :run)",
+        "answered attempts gave no answer",
+    ),
     "an answer that was cut off": ("UPDATE answer SET finish_reason = 'length'", "answers were cut off or refused"),
-    "a request gone": ("DELETE FROM request WHERE key = (SELECT min(key) FROM answer)", "attempts belong to no request"),
+    "a request gone": (
+        "DELETE FROM request WHERE key = (SELECT min(key) FROM attempt WHERE run = :run)",
+        "attempts belong to no request",
+    ),
     "an attempt still out": (
         "INSERT INTO attempt(key, run, teacher, transport, started, outcome) SELECT key, run, teacher, 'online', 0, "
-        "'in_flight' FROM attempt WHERE run = (SELECT max(run) FROM verdict) LIMIT 1",
+        "'in_flight' FROM attempt WHERE run = :run LIMIT 1",
         "attempts are in flight",
     ),
-    "a verdict gone": ("DELETE FROM verdict WHERE number = 3", "rows stand only in the files"),
+    "a verdict gone": ("DELETE FROM verdict WHERE number = 3 AND run = :run", "rows stand only in the files"),
     "a verdict too many": (
         "INSERT INTO verdict SELECT run, stage, number + 1000, row, keys, parser, parser_version, status, reason "
-        "FROM verdict WHERE number = 0",
+        "FROM verdict WHERE number = 0 AND run = :run",
         "rows stand only in the store",
     ),
     "another verdict": (
-        "UPDATE verdict SET status = 'dropped', reason = 'wrong' WHERE number = 0",
+        "UPDATE verdict SET status = 'dropped', reason = 'wrong' WHERE number = 0 AND run = :run",
         "dropped (wrong)",
     ),
 }  # fmt: skip
@@ -204,7 +213,8 @@ def test_a_run_with_its_store_balances(with_store: tuple[Path, sqlite3.Connectio
 def test_the_audit_holds_the_run_against_its_store(what: str, with_store: tuple[Path, sqlite3.Connection]) -> None:
     run, store = with_store
     change, said = BROKEN[what]
-    assert store.execute(change).rowcount > 0
+    # the store may hold other runs beside this one
+    assert store.execute(change, {"run": read_json(run / "manifest.json")["run_id"]}).rowcount > 0
     store.close()
     found = audit(run)
     assert any(said in problem for problem in found["problems"]), found["problems"]
