@@ -14,6 +14,7 @@ from stillhouse.books import audit
 from stillhouse.errors import GoalNotMet, RecipeError
 from stillhouse.recipe import load_recipe
 from stillhouse.run import Options, execute
+from stillhouse.steps import file_hash
 from stillhouse.store import read_jsonl
 
 Recipe = dict[str, Any]
@@ -287,3 +288,17 @@ def test_damaged_stamps_and_rows_are_made_again(here: Path) -> None:
     distill(knowledge(), out="run", quiet=True)
     assert files(run.path) == whole
     assert set(attempts(here).values()) == {1}
+
+
+def test_compiling_code_changes_no_hash(tmp_path: Path) -> None:
+    """Python writes beside the code what it compiled; a run that started on a fresh installation is not made again for it."""
+    import py_compile
+
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "code.py").write_text("x = 1\n")
+    before = file_hash(tmp_path)
+    py_compile.compile(str(tmp_path / "inner" / "code.py"))
+    assert (tmp_path / "inner" / "__pycache__").is_dir()
+    assert file_hash(tmp_path) == before
+    (tmp_path / "inner" / "code.py").write_text("x = 2\n")
+    assert file_hash(tmp_path) != before

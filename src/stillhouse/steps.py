@@ -434,13 +434,14 @@ def _stamp(folder: Path) -> dict[str, Any] | None:
 
 
 def file_hash(path: Path) -> str:
-    """The content of a file, or of the files of a folder, as 16 hex digits."""
+    """The content of a file, or of the files of a folder, as 16 hex digits; what Python compiles beside them is no content."""
     import hashlib
 
     if not path.exists():
         raise RecipeError(f"{path}: no such file")
     total = hashlib.sha256()
-    for each in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    inside = (each for each in path.rglob("*") if each.is_file() and each.parent.name != "__pycache__")
+    for each in sorted(inside) if path.is_dir() else [path]:
         total.update(str(each.relative_to(path)).encode())
         with open(each, "rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
