@@ -56,12 +56,16 @@ OURS: list[tuple[str, dict[str, Any]]] = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("STILLHOUSE_TEST_DATA"), help="default: $STILLHOUSE_TEST_DATA"
+    )
     parser.add_argument("--tokens", type=int, default=2_500, help="looked at for fidelity")
     parser.add_argument("--read", type=int, default=20_000, help="stored and read back")
     parser.add_argument("--teacher", type=Path, help="one more teacher: a folder with a tokenizer")
     parser.add_argument("--student", type=Path, help="its student")
     options = parser.parse_args()
+    if options.data is None:
+        parser.error("say where the stories are: --data DIR, or set STILLHOUSE_TEST_DATA")
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     stories = options.data / "stories260K" / "hf"
@@ -79,7 +83,7 @@ def main() -> int:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip()
     result = {
         "benchmark": "C3: bytes per token of stored signals at equal fidelity",
-        "command": " ".join(["python", "benchmarks/signals_size.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/signals_size.py", *sys.argv[1:]]).replace(str(options.data), "DATA"),
         "commit": commit or "none",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "threads": 1, "load": os.getloadavg()[0]},

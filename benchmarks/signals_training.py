@@ -40,11 +40,15 @@ BATCH = 16
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("STILLHOUSE_TEST_DATA"), help="default: $STILLHOUSE_TEST_DATA"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rows", type=int, default=160)
     options = parser.parse_args()
+    if options.data is None:
+        parser.error("say where the stories are: --data DIR, or set STILLHOUSE_TEST_DATA")
     torch.set_num_threads(1)
     os.environ["STILLHOUSE_STORE"] = tempfile.mkdtemp()
     texts = json.loads((options.data / "text" / "tinystories_1000.json").read_text(encoding="utf-8"))
@@ -57,7 +61,9 @@ def main() -> int:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip()
     result = {
         "benchmark": "C4: stored signals against the teacher beside the student",
-        "command": " ".join(["python", "benchmarks/signals_training.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/signals_training.py", *sys.argv[1:]]).replace(
+            str(options.data), "DATA"
+        ),
         "commit": commit or "none",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "threads": 1, "load": os.getloadavg()[0]},
