@@ -38,12 +38,15 @@ class JumpingClock(Clock):
 
 
 class SharedClock(JumpingClock):
-    """The same, for many who sleep at once: they wait beside each other, and not one after the other."""
+    """The same, for many who sleep at once: they wait beside each other, and not one after the other.
+
+    Time stands still for half a real second, so that answers on their way arrive before it jumps, on a busy machine too.
+    """
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         until = self.seconds + max(0.0, seconds)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.5)
         self.seconds = max(self.seconds, until)
 
 
