@@ -369,11 +369,12 @@ class _Trainer(Trainer):
         )
         if self.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()  # every process writes into the folder: none before the old one is gone
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
             totals.write(folder, self.identity)
             torch.save(self.objectives.state_dict(), folder / OBJECTIVES)
         if self.memory is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / MEMORY.format(self.args.process_index)).write_text(json.dumps(self.memory.state()))
         super()._save_checkpoint(model, trial)
 
