@@ -105,6 +105,22 @@ def test_a_second_run_after_the_first_asks_nobody(tmp_path: Path) -> None:
         assert len(provider.requests) == before
 
 
+def test_a_new_store_is_opened_by_several_processes_at_once(tmp_path: Path) -> None:
+    """SQLite refuses a change to the write-ahead log without waiting: found by two processes starting together."""
+    for attempt in range(20):
+        waiting, gate = os.pipe()
+
+        def open_it(folder: Path = tmp_path / str(attempt), waiting: int = waiting, gate: int = gate) -> None:
+            os.close(gate)
+            os.read(waiting, 1)  # ends when the last end of the gate is closed: for all of them at once
+            AnswerStore(folder).close()
+
+        children = [in_child(open_it) for _ in range(6)]
+        os.close(gate)
+        os.close(waiting)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+
+
 def test_two_processes_on_one_store_pay_once(tmp_path: Path) -> None:
     """Leases: what one process has asked, the other waits for."""
     with FakeProvider(lambda prompt: prompt.upper(), tape=[Step(delay=0.03)] * 500) as provider:

@@ -31,6 +31,7 @@ __all__ = ["AnswerStore", "AttemptRow", "Known", "default_store"]
 TERMINAL = ("truncated", "refused", "empty", "context_overflow")  # asking again with the same key would give the same
 _BLOB_LIMIT = 1 << 16  # larger raw answers become files beside the database
 _CHECKED_BYTES = 1 << 29  # quick_check reads the whole file: 0.5 GB takes about a second
+_PATIENCE = 60.0  # seconds that one process waits for another one to let go of the database
 _LOOKUP = 400  # keys per SELECT, under SQLite's oldest limit of 999 variables
 
 
@@ -253,13 +254,13 @@ class AnswerStore:
             return self._connect()
 
     def _connected(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
 
     def _connect(self) -> sqlite3.Connection:
         db = self._connected()
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                db.execute(f"PRAGMA {pragma}")
+            _write_ahead(db)
+            db.execute("PRAGMA synchronous=FULL")
             if self.path.stat().st_size <= _CHECKED_BYTES:
                 verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if verdict != "ok":
@@ -269,6 +270,19 @@ class AnswerStore:
             db.close()
             raise
         return db
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Waits itself: where several processes open a new store at once, SQLite refuses the change of mode without waiting."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 _ENDED = (

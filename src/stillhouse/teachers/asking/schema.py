@@ -48,22 +48,31 @@ CREATE TABLE IF NOT EXISTS verdict(
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Makes the tables, or brings those of an older store up to date. Raises RunFailed for a store from the future."""
-    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    found = db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() if "meta" in tables else None
+    if _version(db, path) == SCHEMA_VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    version = _version(db, path)  # again: another process may have been first
+    columns = {row[1] for row in db.execute("PRAGMA table_info(attempt)")}
+    if columns and "stage" not in columns:
+        db.execute("ALTER TABLE attempt ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
+    if version == 2:
+        db.execute("DROP TABLE IF EXISTS verdict")  # of another form, and never written
+    if version < SCHEMA_VERSION:
+        create(db)
+    db.execute("COMMIT")
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'").fetchone():
+        return 0
+    found = db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
     version = int(found[0]) if found else 0
     if version > SCHEMA_VERSION:
         raise RunFailed(
             f"the store {path} was written by a newer stillhouse (schema {version}, this one knows {SCHEMA_VERSION}): "
             "upgrade stillhouse or name another folder in STILLHOUSE_STORE"
         )
-    if version < SCHEMA_VERSION:
-        db.execute("BEGIN IMMEDIATE")
-        if "attempt" in tables and "stage" not in {row[1] for row in db.execute("PRAGMA table_info(attempt)")}:
-            db.execute("ALTER TABLE attempt ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
-        if version == 2:
-            db.execute("DROP TABLE IF EXISTS verdict")  # of another form, and never written
-        create(db)
-        db.execute("COMMIT")
+    return version
 
 
 def create(db: sqlite3.Connection) -> None:
