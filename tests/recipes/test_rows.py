@@ -69,6 +69,13 @@ def test_textbooks_are_read_and_exercises_solved(made: Made) -> None:
     assert len(load_recipe("skills/nlp/textbooks").recipe.train) == 2
 
 
+def test_of_several_teachers_answers_the_central_one_is_learnt(made: Made) -> None:
+    """R30 (Ensemble-Instruct), O3: one answer for each prompt, of the teacher that the others come nearest to."""
+    (found,) = made("skills/context_following/ensemble").values()
+    assert len({one.prompt for one in found}) == len(found) == 3
+    assert {one.origin.teacher for one in found} <= {"one", "two", "three"}
+
+
 def test_the_student_samples_in_rounds(made: Made) -> None:
     """R21 (ReST-EM), J5: the base learns from all that was right in every round, its own answers among it."""
     recipe = load_recipe("skills/nlp/grow_and_improve").recipe
@@ -291,6 +298,31 @@ def test_a_failing_program_is_mended_until_the_tests_pass(made: Made) -> None:
     assert found[0].columns["was"].startswith("You asked")
 
 
+def test_a_program_passes_tests_that_the_teacher_wrote(made: Made) -> None:
+    """R60 (Code Llama), SK14: the tests are the reference; the student is not shown them."""
+    (found,) = made("skills/nlp/tested_code", 2).values()
+    assert [one.response for one in found] == [
+        f"```python\ndef {name}(x):\n    return x\n```" for name in ("double", "last")
+    ]
+    assert all("assert" in str(one.reference) and "assert" not in said([one]) for one in found)
+
+
+def test_cleaner_code_still_passes(made: Made) -> None:
+    """R60 (Code Clean), SK14: each accepted step is counted, and the old program is kept beside the new one."""
+    (found,) = made("skills/nlp/cleaned_code", 2).values()
+    assert all(one.columns["was"] in one.response and one.columns["accepted"] == [1, 2, 3] for one in found)
+
+
+def test_what_a_program_prints_is_read_and_not_learnt(made: Made) -> None:
+    """R22 (ToRA): thought, program, output, answer; outputs stand in prompts only."""
+    (found,) = made("skills/nlp/interleaved_tools", 2).values()
+    assert {one.columns["turn"] for one in found} == {1, 2}
+    assert all("The program printed" not in one.response for one in found)
+    (last, *_) = [one for one in found if one.columns["turn"] == 2]
+    assert last.prompt[-1].content == f"The program printed:\n{last.reference}"
+    assert "Where a calculation helps" not in said(found)
+
+
 def test_pictures_are_told_in_words(made: Made) -> None:
     """R61 (LLaVA, LRV), SK15: three kinds of answers and what is not there; captions are never spoken of."""
     found = made("skills/multimodal/captioned", None)
@@ -329,10 +361,10 @@ def test_reports_are_asked_about_and_read_plainly(made: Made) -> None:
 
 
 def test_failed_reasoning_is_tried_again_with_the_answer_shown(made: Made) -> None:
-    """R65 (SciGLM), V4: the answer that was shown is not part of what is learnt."""
+    """R65 (SciGLM), V4: three tries; neither the failed attempt nor the answer that was shown is learnt."""
     (found,) = made("verticals/science/exam_questions").values()
-    assert all("Do not say that you were told" not in said([one]) for one in found)
-    assert {one.columns["hinted"] for one in found} <= {True, False}
+    assert all("The right answer is" not in said([one]) for one in found)
+    assert {one.columns["tries"] for one in found} <= {1, 2, 3}
 
 
 def test_what_was_read_is_inspected(made: Made) -> None:

@@ -17,7 +17,7 @@ from stillhouse.elicit.asking import (
     seeds_of,
 )
 from stillhouse.elicit.dialogue import simulated
-from stillhouse.elicit.parsing import Rationale, code_block, rationale, turns
+from stillhouse.elicit.parsing import Rationale, code_block, rationale, spoken, turns
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS
@@ -107,17 +107,21 @@ def reason(
     yield from answered_by(seeds, teacher, _with(instruction, position), read, _under(keep_instruction))
 
 
-def reference(seeds: Iterable[Seed], *, template: str = "{reference}") -> Iterator[Example | Lost]:
+def reference(
+    seeds: Iterable[Seed], *, template: str = "{reference}", column: str | None = None
+) -> Iterator[Example | Lost]:
     """The known answers themselves, without a teacher: what a control is trained on.
 
-    `template` is the text around the answer (`The answer is {reference}.`). A seed without a reference is lost as
-    "no_reference". Source: the baseline of Eq. 9 with gold labels.
+    `template` is the text around the answer (`The answer is {reference}.`). With `column` the answer is what stands there,
+    and the reference stays what it was (a program beside its tests). A seed without it is lost as "no_reference". Source:
+    the baseline of Eq. 9 with gold labels.
     """
     for seed in seeds:
-        if seed.reference is None:
+        known = seed.reference if column is None else seed.columns.get(column)
+        if known is None:
             yield Lost(seed.id, "no_reference")
         else:
-            yield seed.answered(template.replace("{reference}", seed.reference), asked=(), teacher="")
+            yield seed.answered(template.replace("{reference}", str(known)), asked=(), teacher="")
 
 
 def as_reference(examples: Iterable[Example]) -> Iterator[Seed]:
@@ -140,8 +144,7 @@ def acts(trajectories: Iterable[Trajectory], *, observed: str = "Observation: ")
     for one in trajectories:
         told = one.prompt
         for number, act in enumerate(one.acts, 1):
-            thought = f"Thought: {act.thought}\n" if act.thought else ""
-            response = f"{thought}Action: {act.action}[{act.argument}]"
+            response = spoken(act)
             columns = {**one.columns, "act": number, "reward": one.reward}
             name = content_id("Example", one.id, number, response)
             origin = Origin((one.id,), one.origin.teacher, one.origin.keys)

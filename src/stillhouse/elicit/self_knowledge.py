@@ -19,6 +19,7 @@ from stillhouse.elicit.asking import (
 )
 from stillhouse.elicit.labeling import REASON
 from stillhouse.elicit.parsing import Rationale, rationale
+from stillhouse.elicit.retrying import reflected
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS
@@ -26,7 +27,7 @@ from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, con
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates, Outcome
 
-__all__ = ["contrast", "principled", "rationalise", "self_play"]
+__all__ = ["contrast", "principled", "rationalise", "reflected", "self_play"]
 
 HINT = "(The answer is {reference}. Do not say that you were told.) "
 PRINCIPLES = (

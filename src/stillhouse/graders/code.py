@@ -100,6 +100,18 @@ def output(
     return grades
 
 
+def printed(parts: Sequence[str], *, sandbox: Sandbox, seconds: float = 5.0, memory_mb: int = 512) -> tuple[str, str]:
+    """What the last of several programs prints when they run in turn, in one scope; and why it stopped early, or nothing.
+
+    Sandbox and limits as in `passes`. Source: R22 (ToRA).
+    """
+    mark = secrets.token_hex(8)
+    cut = f"import sys\nsys.stdout.write({mark!r})"
+    (run,) = _all([_Job((*parts[:-1], cut, parts[-1]), seconds, memory_mb)], sandbox)
+    assert run is not None
+    return run.printed.rpartition(mark)[2], run.fault
+
+
 def program(response: str) -> str:
     """The code of a response: its longest fenced block (Python ones first), else all of it."""
     blocks = _FENCE.findall(response)
