@@ -16,9 +16,9 @@ MODULES = {
 
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
-    ("errors", "records", "store", "render", "quiet", "rows"),
+    ("errors", "records", "lines", "store", "render", "quiet", "rows"),
     ("teachers", "graders", "compliance", "pocket", "generate", "apart", "scoring", "products"),
-    ("seeds", "elicit", "selection", "objectives", "kernels", "signals"),
+    ("seeds", "elicit", "selection", "objectives", "kernels", "signals", "tools", "environments"),
     ("train", "evaluate", "testing"),
     ("recipe", "plain", "resolve", "knobs", "matching", "plan", "check", "soundness"),
     (

@@ -1,6 +1,8 @@
 """The nouns: where ids come from, what a record is born with."""
 
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -55,6 +57,21 @@ def test_an_id_is_sixteen_hex_digits_of_the_parts_alone(parts: list[str]) -> Non
     assert found == content_id(*parts)
     assert len(found) == 16
     assert set(found) <= set("0123456789abcdef")
+
+
+PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@given(st.lists(PARTS), st.text(st.characters()))
+def test_an_id_is_the_hash_of_the_parts_as_json(parts: list[object], text: str) -> None:
+    """The form is kept: stores and run folders hold ids made before."""
+    whole = json.dumps([*parts, ["user", text]], ensure_ascii=False, sort_keys=True)
+    expected = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    assert content_id(*parts, Message("user", text)) == expected
 
 
 def test_ids_do_not_run_parts_together() -> None:

@@ -7,7 +7,11 @@ gives an ordinal to equals, so that two identical rows stay two rows.
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cache
+from json.encoder import encode_basestring as _quoted
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -202,13 +206,34 @@ Record = Seed | Example | TopLogprobs | StoredSignal | Ranking | Trajectory
 
 def content_id(*parts: object) -> str:
     """16 hex digits that depend on the parts alone."""
-    text = _CANONICAL.encode(parts)
+    text = _canonical(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def stamped(record: Record, step: str) -> Record:
     born = record.origin
-    return replace(record, origin=Origin(born.parents, born.teacher, born.keys, step))
+    kind: Any = type(record)
+    # the origin is the last field of every kind; `replace` would look all of them up for each row
+    made: Record = kind(*_but_origin(kind)(record), Origin(born.parents, born.teacher, born.keys, step))
+    return made
+
+
+@cache
+def _but_origin(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    names = [each.name for each in fields(kind)]
+    assert names.pop() == "origin"
+    return attrgetter(*names)
+
+
+def _canonical(value: object) -> str:
+    """What `_CANONICAL` writes, sooner: nearly all parts are texts and tuples of texts."""
+    if type(value) is str:
+        return _quoted(value)
+    if type(value) is tuple:
+        return f"[{', '.join([_canonical(each) for each in value])}]"
+    if type(value) is Message:
+        return f"[{_quoted(value.role)}, {_quoted(value.content)}]"
+    return "null" if value is None else _CANONICAL.encode(value)
 
 
 def _plain(value: object) -> object:

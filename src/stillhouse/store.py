@@ -8,83 +8,16 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from stillhouse.errors import RecipeError, RunFailed
-from stillhouse.records import (
-    Act,
-    Example,
-    Lost,
-    Message,
-    Origin,
-    Ranking,
-    Record,
-    Seed,
-    StoredSignal,
-    TopLogprobs,
-    Trajectory,
-)
+from stillhouse.lines import KINDS, dump_line, from_row, names_of, read_record, read_row, record_line, to_row
+from stillhouse.records import Lost, Record
 
-KINDS: dict[str, type] = {
-    kind.__name__: kind for kind in (Seed, Example, TopLogprobs, StoredSignal, Ranking, Trajectory)
-}
 SHARD_BYTES = 64 * 2**20
-_LINE = json.JSONEncoder(ensure_ascii=False)
-
-
-def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A record as plain JSON data and its arrays by field name."""
-    kind: type = type(record)
-    row: dict[str, Any] = {"kind": kind.__name__}
-    arrays: dict[str, np.ndarray] = {}
-    for name in _names(kind):
-        value = getattr(record, name)
-        if isinstance(value, np.ndarray):
-            arrays[name] = value
-        else:
-            row[name] = value if isinstance(value, str) else _plain(value)
-    return row, arrays
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))
-
-
-def from_row(row: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Record:
-    kind = KINDS[row["kind"]]
-    values: dict[str, Any] = dict(arrays or {})
-    for name in _names(kind):
-        if name in values:
-            continue
-        value: Any = row[name]
-        if name in ("prompt", "asked"):
-            value = tuple([Message(m["role"], m["content"]) for m in value])
-        elif name == "acts":
-            value = tuple(Act(**act) for act in value)
-        elif name == "origin":
-            value = Origin(tuple(value["parents"]), value["teacher"], tuple(value["keys"]), value["step"])
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
-    return kind(**values)
-
-
-def lost_row(lost: Lost) -> dict[str, Any]:
-    return {each.name: _plain(getattr(lost, each.name)) for each in fields(lost)}
-
-
-def dump_line(row: dict[str, Any]) -> bytes:
-    """One line of JSON as UTF-8; text that UTF-8 cannot hold (lone surrogates) is escaped, so that it comes back as it was."""
-    try:
-        return _LINE.encode(row).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
 class Writer:
@@ -104,6 +37,10 @@ class Writer:
         return self
 
     def write(self, record: Record) -> None:
+        if (line := record_line(record)) is not None:
+            self._file.write(line)
+            self.count += 1
+            return
         row, arrays = to_row(record)
         if arrays:
             row["arrays"] = self._shards
@@ -138,6 +75,10 @@ class Writer:
             os.replace(self._part, self.path)
 
 
+def lost_row(lost: Lost) -> dict[str, Any]:
+    return {name: getattr(lost, name) for name in names_of(Lost)}
+
+
 def shard_path(path: Path, shard: int) -> Path:
     return path.with_name(f"{path.stem}.arrays-{shard:05d}.safetensors")
 
@@ -162,18 +103,21 @@ class Records(Sequence[Record]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         self._file.seek(self._offsets[index])
-        return self._record(json.loads(self._file.readline()))
+        return self._record(self._file.readline())
 
     def __iter__(self) -> Iterator[Record]:
         with open(self.path, "rb") as file:
             for line in file:
-                yield self._record(json.loads(str(line, "utf-8")))
+                yield self._record(line)
 
-    def _record(self, row: dict[str, Any]) -> Record:
+    def _record(self, line: bytes) -> Record:
+        if (found := read_record(line)) is not None:
+            return found
+        row = json.loads(line)
         if "arrays" not in row:
             return from_row(row)
         shard = self._shard(row["arrays"])
-        names = [each.name for each in fields(KINDS[row["kind"]]) if each.name not in row]
+        names = [name for name in names_of(KINDS[row["kind"]]) if name not in row]
         return from_row(row, {name: shard.get_tensor(f"{row['id']}/{name}") for name in names})
 
     def _shard(self, number: int) -> Any:
@@ -212,7 +156,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = read_row(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}, line {number}: not JSON ({error}); every line must be one JSON object") from None
     if not isinstance(value, dict):
@@ -260,15 +204,3 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
         for record in records:
             out.write(record)
     return out.count
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Message):
-        return {"role": value.role, "content": value.content}
-    if isinstance(value, Origin):
-        return {"parents": list(value.parents), "teacher": value.teacher, "keys": list(value.keys), "step": value.step}
-    if isinstance(value, Act):
-        return asdict(value)
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return value

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
+from stillhouse.lines import dump_line
 from stillhouse.phases import OBJECTIVES, Parts, asked_in, reward_models
 from stillhouse.progress import Progress
 from stillhouse.recipe import REFERENCE, Phase, Recipe, fingerprint
 from stillhouse.resolve import PACKAGE
 from stillhouse.steps import Data, Knowledge, Teachers, file_hash, student_path
-from stillhouse.store import Records, dump_line, read_json, read_stamp, write_json
+from stillhouse.store import Records, read_json, read_stamp, write_json
 
 _TRAINING_CODE = ("train", "objectives", "kernels", "signals", "render.py", "generate.py")
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from stillhouse.compliance.screening import Finding, Tally, redacted, scan
 from stillhouse.errors import TermsRefused
+from stillhouse.lines import to_row
 from stillhouse.records import Lost, Record, StoredSignal, TopLogprobs
-from stillhouse.store import to_row
 from stillhouse.teachers.base import Failure, Request
 
 __all__ = ["Watch", "screening_lines", "texts_of"]
