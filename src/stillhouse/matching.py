@@ -43,9 +43,9 @@ def capabilities(backend: str) -> frozenset[str]:
 
 def comparable(found: Signature, name: str, recipe: Recipe, where: str) -> None:
     """A teacher with another tokenizer can be compared by some objectives, and only by those."""
-    from stillhouse.train.batch import TOKENWISE
+    from stillhouse.train.batch import token_by_token
 
-    if TOKENWISE & set(found.inputs):
+    if token_by_token(found.inputs):
         same_tokens(name, recipe, where)
 
 

@@ -3,7 +3,7 @@ import pytest
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grade, math
 from stillhouse.records import Ranking, user
-from stillhouse.selection.quality import best, correct, length, score, vote
+from stillhouse.selection.quality import best, consensus, correct, length, score, vote
 
 
 def test_correct_says_why(example) -> None:  # type: ignore[no-untyped-def]
@@ -77,3 +77,12 @@ def test_vote_needs_no_reference(example) -> None:  # type: ignore[no-untyped-de
         "no_answer",
     ]
     assert [why for _, why in vote(a, at_least=0.6)] == ["no_majority"] * 4
+
+
+def test_consensus_keeps_the_answer_that_the_others_come_nearest_to(example) -> None:  # type: ignore[no-untyped-def]
+    """R30 (Ensemble-Instruct), O3. By hand, ROUGE-L F1: 6/8, 4/8 and 4/6, so the means are 0.625, 0.708 and 0.583."""
+    group = [example("x", text) for text in ("The red cat sat down.", "The red cat", "the cat ran")]
+    alone = [example("y", "nobody else said anything")]
+    whys = [why for _, why in consensus([*group, *alone], at_least=0.7)]
+    assert whys == ["not_central", None, "not_central", "single_answer"]
+    assert [why for _, why in consensus(group, at_least=0.71)] == ["no_consensus"] * 3

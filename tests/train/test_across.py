@@ -8,7 +8,8 @@ from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models
 from train_helpers import SPECIAL, TEMPLATE
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from stillhouse.objectives import cross_tokenizer, divergence
+from stillhouse.errors import RecipeError
+from stillhouse.objectives import cross_tokenizer, divergence, fusion
 from stillhouse.records import Example, user
 from stillhouse.teachers.transformers import Teacher
 from stillhouse.train.across import Bridge
@@ -103,6 +104,68 @@ def test_what_differs_is_not_compared_and_the_run_says_so(student, tools, tmp_pa
     assert [student.tokenizer.convert_ids_to_tokens(i) for i in bridge.first_U[-2:].tolist()] == ["a", "c"]
     spans = Term("cross_tokenizer.span_likelihood", cross_tokenizer.span_likelihood, "x", teacher="t")
     assert run(student, spans, examples, tmp_path / "s", box).coverage == {"t": 1.0}
+
+
+FUSED = [fusion.mean_of_probabilities, fusion.minimum_cross_entropy, fusion.cross_entropy_weighted]
+
+
+@pytest.mark.parametrize("objective", FUSED)
+def test_fusion_does_not_care_under_which_ids_a_teacher_speaks(objective, student, teacher, renamed, tools, tmp_path):
+    """R30: the same teacher under other ids is fused to the same loss; a second one makes the fusion do something."""
+    examples = tools.examples(6)
+    second = tools.white_box(tools.model(student.tokenizer, seed=5), student.tokenizer)
+    term = Term("fusion", objective, "x", teacher=["t", "u"])
+
+    def losses(first, folder):
+        own = Student(copy.deepcopy(student.model), student.tokenizer)
+        arguments = {"max_steps": 2, "learning_rate": 0.01, "per_device_train_batch_size": 4, "logging_steps": 1}
+        boxes = {"t": first, "u": second}
+        done = train(own, [term], {"x": examples}, teachers=boxes, arguments=arguments, out=folder, seed=0)
+        return [row["loss"] for row in done.history], done.coverage
+
+    same, other = losses(teacher, tmp_path / "a"), losses(renamed, tmp_path / "b")
+    assert other[0] == pytest.approx(same[0], rel=1e-4)
+    assert (same[1], other[1]) == ({}, {"t": 1.0})
+
+
+def test_mean_of_logits_refuses_another_tokenizer(student, teacher, renamed, tools, tmp_path):
+    term = Term("fusion.mean_of_logits", fusion.mean_of_logits, "x", teacher=["t", "t"])
+    with pytest.raises(RecipeError, match=r"different tokenizers, and objective fusion\.mean_of_logits"):
+        run(student, term, tools.examples(6), tmp_path, renamed)
+
+
+def test_each_example_goes_to_the_teacher_it_names(student, renamed, tools, tmp_path):
+    """A position counts where its own teacher begins a token, wherever the other one does."""
+    pairs, _ = reordered(student.tokenizer, extra=["ab", "cd"])
+    pairs.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("ab|cd|."), "isolated")
+    boxes = {"t": renamed, "pairs": tools.white_box(tools.model(pairs, seed=1), pairs)}
+    examples = [
+        Example(str(n), user(f"say {n}"), "abxcdy", columns={"expert": name}) for n, name in enumerate(["t", "pairs"])
+    ]
+    term = Term("fusion.routed", fusion.routed, "x", teacher=["t", "pairs"], route="expert")
+    own = Student(copy.deepcopy(student.model), student.tokenizer)
+    arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "logging_steps": 1}
+    done = train(own, [term], {"x": examples}, teachers=boxes, arguments=arguments, out=tmp_path, seed=0)
+    assert done.coverage == {"t": 1.0, "pairs": pytest.approx(5 / 7)}
+
+
+def test_padding_of_either_head_does_not_count_in_the_universal_loss(student, teacher, renamed, tools, tmp_path):
+    """P12, R30: heads wider than their tokenizers, with likely padding, give the loss of the same models without it."""
+
+    def widened(model, by):
+        wide = copy.deepcopy(model)
+        wide.resize_token_embeddings(model.config.vocab_size + by, mean_resizing=False)
+        with torch.no_grad():
+            wide.lm_head.weight[-by:] = model.lm_head.weight[:by] * 3
+        return wide
+
+    term = Term("divergence.universal_logit", divergence.universal_logit, "x", teacher="t")
+    examples = tools.examples(6)
+    plain = run(student, term, examples, tmp_path / "a", renamed).history
+    wide = Student(widened(student.model, 3), student.tokenizer)
+    box = tools.white_box(widened(renamed.model, 5), renamed.own_tokenizer)
+    padded = run(wide, term, examples, tmp_path / "b", box).history
+    assert padded[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", [cross_tokenizer.hybrid, cross_tokenizer.span_likelihood, divergence.forward_kl])

@@ -34,11 +34,13 @@ class Dense:
 
     `vocabulary` is the number of ids that the shared tokenizer can address. It is needed where teacher and student
     differ in their last dimension (padded heads of one family): columns beyond it are left out on both sides and the
-    rest renormalised.
+    rest renormalised. `student_vocabulary` is given where the student's ids are those of another tokenizer: then nothing
+    but `divergence.universal_logit` can read them.
     """
 
     logits_NV: Any
     vocabulary: int | None = None
+    student_vocabulary: int | None = None
 
     @property
     def positions(self) -> int:
@@ -46,6 +48,8 @@ class Dense:
 
     def addressable(self, student_width: int) -> int:
         teacher_width = source_of(self.logits_NV).width
+        if self.student_vocabulary is not None:
+            raise RecipeError("these logits are about another tokenizer's ids: use universal_logit, or Mapped beliefs")
         if self.vocabulary is None and teacher_width != student_width:
             raise RecipeError(
                 f"teacher logits have {teacher_width} columns and student logits {student_width}: if both share one "

@@ -185,9 +185,9 @@ def universal_logit(
         )
     source, teacher = source_of(student_logits_NV), source_of(teacher_beliefs.logits_NV)
     _check(temperature, teacher_beliefs.positions, source.positions)
-    # over one tokenizer the padding of either head is nobody's token
-    shared = teacher_beliefs.vocabulary
-    own, other = (source.width, teacher.width) if shared is None else (shared, shared)
+    # the padding of either head is nobody's token
+    other = teacher_beliefs.vocabulary or teacher.width
+    own = teacher_beliefs.student_vocabulary or teacher_beliefs.vocabulary or source.width
 
     def loss(rows_n: Tensor) -> Block:
         teacher_nU = teacher.rows(rows_n, other, source.dtype)

@@ -1,9 +1,11 @@
-"""Several teachers with one tokenizer, one student (survey 4.6, R30; BabyLlama, FuseLLM).
+"""Several teachers, one student (survey 4.6, R30; BabyLlama, FuseLLM).
 
-Legend: N positions, V vocabulary, M teachers. `all_teacher_beliefs` holds one `Dense` per teacher, about the same
-positions, in the recipe's order; teachers with other tokenizers are mapped first. `divergence` is any function of
-`divergence` bound to its knobs, temperature included; it meets the fused distribution like that of one teacher. Nothing
-of size [N, V] is made for the fusion.
+Legend: N positions, S sequences, V the student's vocabulary, M teachers. `all_teacher_beliefs` holds one `Dense` per
+teacher, about the same positions, in the recipe's order; what a teacher with another tokenizer says is spread over the
+student's ids first (`kernels.translated`). `heard_NM` is False where such a teacher begins no token: it has no share
+there, and weights must be 0 where nobody has one. `divergence` is any function of `divergence` bound to its knobs,
+temperature included; it meets the fused distribution like that of one teacher. Nothing of size [N, V] is made for the
+fusion.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from stillhouse.errors import RecipeError
 from stillhouse.kernels.beliefs import Dense
-from stillhouse.kernels.fused import Blended, target_logprobs
+from stillhouse.kernels.fused import Blended
 from stillhouse.kernels.groups import group_sum
 from stillhouse.kernels.positions import source_of
 from stillhouse.objectives.divergence import forward_kl
@@ -31,14 +33,19 @@ def mean_of_logits(
     *,
     divergence: Divergence = forward_kl,
 ) -> Tensor:
-    """Divergence from the teachers' mean logits, the normalised geometric mean of what they believe (BabyLlama, R25)."""
-    beliefs = _blended(all_teacher_beliefs, _even(all_teacher_beliefs, weight_N), of_logits=True)
+    """Divergence from the teachers' mean logits, the normalised geometric mean of what they believe (BabyLlama, R25).
+
+    For teachers of one tokenizer: what one of them cannot say, the mean rules out.
+    """
+    heard_NM = torch.ones(weight_N.numel(), len(all_teacher_beliefs), device=weight_N.device)
+    beliefs = _blended(all_teacher_beliefs, _even(heard_NM), of_logits=True)
     return divergence(student_logits_NV, beliefs, weight_N)
 
 
 def mean_of_probabilities(
     student_logits_NV: Any,
     all_teacher_beliefs: Sequence[Dense],
+    heard_NM: Tensor,
     weight_N: Tensor,
     *,
     divergence: Divergence = forward_kl,
@@ -47,14 +54,15 @@ def mean_of_probabilities(
 
     A temperature of the divergence applies to the mean.
     """
-    beliefs = _blended(all_teacher_beliefs, _even(all_teacher_beliefs, weight_N), of_logits=False)
+    beliefs = _blended(all_teacher_beliefs, _even(heard_NM), of_logits=False)
     return divergence(student_logits_NV, beliefs, weight_N)
 
 
 def minimum_cross_entropy(
     student_logits_NV: Any,
     all_teacher_beliefs: Sequence[Dense],
-    target_ids_N: Tensor,
+    heard_NM: Tensor,
+    all_teacher_logprobs_SM: Tensor,
     sequence_N: Tensor,
     weight_N: Tensor,
     *,
@@ -62,24 +70,35 @@ def minimum_cross_entropy(
 ) -> Tensor:
     """Divergence from the teacher that finds the given text likeliest, chosen per sequence (FuseLLM's MinCE, R30).
 
-    FuseLLM adds it to language modelling with a weight of 0.1 to 0.9.
+    `all_teacher_logprobs_SM` is each teacher's log-probability of the whole response, cut into its own tokens: the same
+    text, so teachers of different tokenizers compare. Where the likeliest begins no token the next one that does stands
+    in. FuseLLM adds it to language modelling with a weight of 0.1 to 0.9.
     """
-    cost_NM = _cost(all_teacher_beliefs, target_ids_N, sequence_N, weight_N)
-    shares_NM = torch.nn.functional.one_hot(cost_NM.argmin(-1), len(all_teacher_beliefs)).to(cost_NM.dtype)
+    cost_NM = -all_teacher_logprobs_SM[sequence_N.reshape(-1)]
+    chosen_N = cost_NM.masked_fill(~heard_NM.bool(), torch.inf).argmin(-1)
+    shares_NM = torch.nn.functional.one_hot(chosen_N, len(all_teacher_beliefs)).to(cost_NM.dtype)
     return divergence(student_logits_NV, _blended(all_teacher_beliefs, shares_NM, of_logits=False), weight_N)
 
 
 def cross_entropy_weighted(
     student_logits_NV: Any,
     all_teacher_beliefs: Sequence[Dense],
-    target_ids_N: Tensor,
+    heard_NM: Tensor,
+    all_teacher_logprobs_SM: Tensor,
     sequence_N: Tensor,
     weight_N: Tensor,
     *,
     divergence: Divergence = forward_kl,
 ) -> Tensor:
-    """Divergence from the teachers' probabilities averaged by softmax(-cross-entropy) per sequence (FuseLLM's AvgCE, R30)."""
-    shares_NM = (-_cost(all_teacher_beliefs, target_ids_N, sequence_N, weight_N)).softmax(-1)
+    """Divergence from the teachers' probabilities averaged by softmax(-cross-entropy) per sequence (FuseLLM's AvgCE, R30).
+
+    The cross-entropy is in nats per token of the student, whatever tokens the teacher cuts the text into.
+    """
+    sequence_n = sequence_N.reshape(-1)
+    ones_n = torch.ones_like(sequence_n, dtype=all_teacher_logprobs_SM.dtype)
+    tokens_S = group_sum(ones_n, sequence_n, len(all_teacher_logprobs_SM)).clamp(min=1.0)
+    cost_NM = -(all_teacher_logprobs_SM / tokens_S[:, None])[sequence_n]
+    shares_NM = (-cost_NM).masked_fill(~heard_NM.bool(), -torch.inf).softmax(-1).nan_to_num()
     return divergence(student_logits_NV, _blended(all_teacher_beliefs, shares_NM, of_logits=False), weight_N)
 
 
@@ -99,9 +118,9 @@ def routed(
     return divergence(student_logits_NV, _blended(all_teacher_beliefs, shares_NM, of_logits=False), weight_N)
 
 
-def _even(all_teacher_beliefs: Sequence[Dense], weight_N: Tensor) -> Tensor:
-    teachers = len(all_teacher_beliefs)
-    return torch.full((weight_N.numel(), teachers), 1.0 / max(teachers, 1), device=weight_N.device)
+def _even(heard_NM: Tensor) -> Tensor:
+    heard_NM = heard_NM.float()
+    return heard_NM / heard_NM.sum(-1, keepdim=True).clamp(min=1.0)
 
 
 def _blended(all_teacher_beliefs: Sequence[Dense], shares_NM: Tensor, *, of_logits: bool) -> Dense:
@@ -115,16 +134,3 @@ def _blended(all_teacher_beliefs: Sequence[Dense], shares_NM: Tensor, *, of_logi
     if len(widths) > 1 and vocabularies == {None}:
         raise RecipeError(f"fused teachers have {sorted(widths)} columns: give each vocabulary=<ids they can address>")
     return Dense(Blended(logits, shares_NM, of_logits=of_logits), vocabularies.pop())
-
-
-def _cost(all_teacher_beliefs: Sequence[Dense], target_ids_N: Tensor, sequence_N: Tensor, weight_N: Tensor) -> Tensor:
-    """[N, M]: each teacher's mean negative log-likelihood of the sequence that a position belongs to."""
-    sequence_n, target_n = sequence_N.reshape(-1), target_ids_N.reshape(-1)
-    counted_N = (weight_N.reshape(-1) != 0).float()
-    sequences = int(sequence_n.max()) + 1 if len(sequence_n) else 0
-    tokens_S = group_sum(counted_N, sequence_n, sequences).clamp(min=1.0)
-    costs = []
-    for beliefs in all_teacher_beliefs:
-        logprobs_N = target_logprobs(beliefs.logits_NV, target_n, counted_N, vocabulary=beliefs.vocabulary)
-        costs.append((-group_sum(logprobs_N, sequence_n, sequences) / tokens_S)[sequence_n])
-    return torch.stack(costs, -1)

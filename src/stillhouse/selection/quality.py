@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from rapidfuzz.distance import Indel
+
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS, last_marked
@@ -12,8 +14,9 @@ from stillhouse.graders.numbers import NotANumberError, read
 from stillhouse.graders.text import normalised
 from stillhouse.records import Example, Prompt, Record, StoredSignal, TopLogprobs, Trajectory
 from stillhouse.selection.texts import Side, grouped, replayed, text_of
+from stillhouse.selection.tokens import words
 
-__all__ = ["best", "correct", "length", "rewarded", "score", "vote"]
+__all__ = ["best", "consensus", "correct", "length", "rewarded", "score", "vote"]
 
 _GRADED_AT_ONCE = 256  # graders work on lists; this bounds what is held
 
@@ -148,6 +151,27 @@ def vote(
                 yield record, "no_majority"
             else:
                 yield record, None if answer == counts[0][0] else "minority"
+
+
+def consensus(records: Iterable[Example], *, at_least: float = 0.0) -> Iterator[tuple[Example, str | None]]:
+    """Keeps the answer to each prompt that is most like the others: the highest mean ROUGE-L F1, the earliest of equals.
+
+    For answers of several teachers (`feedback.gathered` first) or several samples of one; words of any script count.
+    `at_least` bounds that mean. Reasons: "single_answer", "not_central", "no_consensus" (all of a prompt, below
+    `at_least`). Answers to one prompt must be neighbours. Source: R30 (Ensemble-Instruct).
+    """
+    for group in grouped(records):
+        if len(group) < 2:
+            yield group[0], "single_answer"
+            continue
+        said = [words(record.response) for record in group]
+        alike = [
+            sum(Indel.normalized_similarity(one, other) for j, other in enumerate(said) if j != i) / (len(said) - 1)
+            for i, one in enumerate(said)
+        ]
+        chosen = max(range(len(group)), key=lambda i: (alike[i], -i))
+        for i, record in enumerate(group):
+            yield record, "no_consensus" if alike[chosen] < at_least else None if i == chosen else "not_central"
 
 
 def _voted(record: Example, final: Sequence[str]) -> object:

@@ -15,6 +15,7 @@ from torch import Tensor
 from stillhouse.kernels.beliefs import Beliefs, Dense, Mapped, TopK
 from stillhouse.kernels.fused import target_logprobs, token_logprobs
 from stillhouse.kernels.groups import group_sum
+from stillhouse.kernels.translated import Translated
 from stillhouse.train.across import gathered
 from stillhouse.train.annotations import edit_signs, routes, step_ends
 from stillhouse.train.batch import Branch, Item, Layer
@@ -45,8 +46,8 @@ class Counted:
             weight_N *= edit_signs(self.branch, self.items) != 0
         if "step_labels_N" in wants:
             weight_N *= step_ends(self.branch, self.items, self.spelled)[1]
-        if self.across() is not None and term.compares():
-            weight_N *= self.teacher_at() >= 0
+        if self.across() and term.compares():
+            weight_N *= (self.heard() & self.asked()).any(-1)
         return weight_N
 
     def sequences(self) -> np.ndarray:
@@ -88,20 +89,44 @@ class Counted:
         number = int(np.count_nonzero(self.positions()))
         return min(number, 1) if "mask_N" in wants else number
 
-    def across(self) -> OnlineTeacher | None:
-        """The teacher that cuts text differently, where the term has one."""
-        names = [name for name in self.term.teachers if name != REFERENCE and not self.online[name].same_tokens]
-        return self.online[names[0]] if names else None
+    def across(self) -> list[str]:
+        """The teachers that cut text differently."""
+        return [name for name in self.term.teachers if name in self.online and not self.online[name].same_tokens]
 
-    def teacher_at(self) -> np.ndarray:
-        return self.online[self.term.teachers[0]].compared(self.branch, self.items, self.term.align)
+    def teacher_at(self, name: str) -> np.ndarray:
+        return self.online[name].compared(self.branch, self.items, self.term.align)
 
-    def comparable(self) -> tuple[int, int]:
-        """Positions where a teacher with another tokenizer can be compared, and those where it was asked for."""
-        asked = int(np.count_nonzero(spread(self.sequences(), self.items)))
+    def heard(self) -> np.ndarray:
+        """heard_NM: where each teacher begins a token, as the student does."""
+        number = sum(item.targets for item in self.items)
+        across = self.across()
+        told = [self.teacher_at(name) >= 0 if name in across else np.ones(number, bool) for name in self.term.teachers]
+        return np.stack(told, -1)
+
+    def asked(self) -> np.ndarray:
+        """[N or 1, M]: of which teacher each position is to be learned."""
+        number = len(self.term.teachers)
+        if "route_N" not in self.term.wants():
+            return np.ones((1, number), bool)
+        return self.routes()[:, None] == np.arange(number)
+
+    def routes(self) -> np.ndarray:
+        """route_N."""
+        assert self.term.route is not None
+        return spread(routes(self.branch, self.items, self.term.route, self.term.teachers), self.items)
+
+    def comparable(self) -> list[tuple[int, int]]:
+        """For each teacher of another tokenizer the positions where it can be compared, and those where it was asked for."""
+        across = self.across()
+        if not across:
+            return [(0, 0)] * len(self.term.teachers)
+        asked_NM = (spread(self.sequences(), self.items) != 0)[:, None] & self.asked()
         if _SPANS & set(self.term.wants()):
-            return int(np.count_nonzero(self.spans()[0] >= 0)), asked
-        return int(np.count_nonzero(self.positions())), asked
+            heard_NM = (self.spans()[0] >= 0)[:, None] & asked_NM
+        else:
+            heard_NM = self.heard() & asked_NM if self.term.compares() else asked_NM
+        counts = zip(heard_NM.sum(0).tolist(), asked_NM.sum(0).tolist())
+        return [pair if name in across else (0, 0) for name, pair in zip(self.term.teachers, counts)]
 
 
 class GroupArrays:
@@ -150,7 +175,11 @@ class GroupArrays:
         if name == "student_relations_BTH":
             return self._in_rows(self.shown.hidden_NH[term.layers[0], term.relations])
         if name == "all_teacher_beliefs":
-            return tuple(self._dense(teacher, layers) for teacher in term.teachers)
+            return tuple(self._dense(teacher, layers, counted) for teacher in term.teachers)
+        if name == "all_teacher_logprobs_SM":
+            return torch.stack([self._text_logprobs(teacher, layers) for teacher in term.teachers], -1)
+        if name == "heard_NM":
+            return self._tensor(counted.heard())
         if name == "teacher_beliefs":
             return self._beliefs(term, counted, layers) if term.teachers else self.stored_beliefs
         if name == "teacher_logprobs_N":
@@ -162,8 +191,7 @@ class GroupArrays:
         if name == "teacher_relations_BTH":
             return self._in_rows(self._teacher(term.teachers[0], layers).hidden_NH[term.layers[1], term.relations])
         if name == "route_N":
-            assert term.route is not None
-            return self._tensor(spread(routes(self.branch, self.items, term.route, term.teachers), self.items))
+            return self._tensor(counted.routes())
         if name == "reference_logprobs_N":
             return self._logprobs(REFERENCE, layers)
         if name == "reference_logprobs_S":
@@ -263,26 +291,41 @@ class GroupArrays:
     def _ones_N(self) -> Tensor:  # noqa: N802
         return torch.ones(len(self.target_ids_N), device=self.device)
 
-    def _dense(self, teacher: str, layers: Mapping[str, tuple[Layer, ...]]) -> Dense:
-        return Dense(self._teacher(teacher, layers).logits_NV, vocabulary=self.vocabulary)
+    def _dense(self, teacher: str, layers: Mapping[str, tuple[Layer, ...]], counted: Counted) -> Dense:
+        if teacher not in counted.across():
+            return Dense(self._teacher(teacher, layers).logits_NV, vocabulary=self.vocabulary)
+        at_N = counted.teacher_at(teacher)
+        logits = self._own_positions(teacher, layers)[0].taken(lambda rows: gathered(rows, at_N)).logits_NV
+        ids_U = _within(self.online[teacher].bridge.first_U, logits).to(self.device)
+        return Dense(Translated(logits, ids_U, self.vocabulary), vocabulary=self.vocabulary)
+
+    def _text_logprobs(self, teacher: str, layers: Mapping[str, tuple[Layer, ...]]) -> Tensor:
+        """[S]: what a teacher thinks of each response as it cuts it itself."""
+        online = self.online[teacher]
+        if online.same_tokens:
+            return self._summed(self._logprobs(teacher, layers))
+        logprobs_M, tokens = self._own_logprobs(teacher, layers), online.lengths(self.branch, self.items)
+        sequence_M = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(tokens)).to(self.device)
+        return group_sum(logprobs_M, sequence_M, len(tokens))
 
     def _beliefs(self, term: Term, counted: Counted, layers: Mapping[str, tuple[Layer, ...]]) -> Beliefs:
         """In the form that the objective declares to read, where the teacher cuts text differently."""
         teacher, form = self.online[term.teachers[0]], term.believes()
         if teacher.same_tokens and form is not Mapped:
-            return self._dense(term.teachers[0], layers)
+            return self._dense(term.teachers[0], layers, counted)
         logits = self._beside(term, counted, layers).logits_NV
         if form is Dense:
-            return Dense(logits)
+            known = len(_within(teacher.bridge.first_U, logits))
+            return Dense(logits, vocabulary=known, student_vocabulary=self.vocabulary)
         ids_U = teacher.bridge.matched_U if form is Mapped else teacher.bridge.first_U
-        return Mapped(logits, _as_wide(ids_U, logits).to(self.device), vocabulary=self.vocabulary)
+        return Mapped(logits, _within(ids_U, logits).to(self.device), vocabulary=self.vocabulary)
 
     def _beside(self, term: Term, counted: Counted, layers: Mapping[str, tuple[Layer, ...]]) -> Shown:
         """The teacher at the student's positions: its own where the tokens are the same, else those about the same text."""
         name = term.teachers[0]
         if self.online[name].same_tokens and term.believes() is not Mapped:
             return self._teacher(name, layers)
-        at_N = counted.teacher_at()
+        at_N = counted.teacher_at(name)
         return self._own_positions(name, layers)[0].taken(lambda rows: gathered(rows, at_N))
 
     def _own_positions(self, name: str, layers: Mapping[str, tuple[Layer, ...]]) -> tuple[Shown, Tensor]:
@@ -290,15 +333,18 @@ class GroupArrays:
             self._read_across[name] = self.online[name].read_across(self.branch, self.items, layers.get(name, ()))
         return self._read_across[name]
 
+    def _own_logprobs(self, name: str, layers: Mapping[str, tuple[Layer, ...]]) -> Tensor:
+        """[M]: of the response's tokens as that teacher cuts it."""
+        shown, target_ids_M = self._own_positions(name, layers)
+        ones_M = torch.ones(len(target_ids_M), device=self.device)
+        known = len(_within(self.online[name].bridge.first_U, shown.logits_NV))
+        return target_logprobs(shown.logits_NV, target_ids_M.to(self.device), ones_M, vocabulary=known)
+
     def _spans(self, name: str, term: Term, counted: Counted, layers: Mapping[str, tuple[Layer, ...]]) -> Tensor:
         span_N, span_M, weight_P = counted.spans()
         if name != "teacher_span_logprobs_P":
             return self._tensor(span_N if name == "span_N" else weight_P)
-        shown, target_ids_M = self._own_positions(term.teachers[0], layers)
-        logprobs_M = target_logprobs(
-            shown.logits_NV, target_ids_M.to(self.device), torch.ones(len(target_ids_M), device=self.device),
-            vocabulary=None,
-        )  # fmt: skip
+        logprobs_M = self._own_logprobs(term.teachers[0], layers)
         inside_M = self._tensor(span_M >= 0)
         return group_sum(logprobs_M[inside_M], self._tensor(span_M)[inside_M], len(weight_P))
 
@@ -330,9 +376,6 @@ class GroupArrays:
         return torch.from_numpy(array).to(self.device)
 
 
-def _as_wide(ids_U: Tensor, logits: Any) -> Tensor:
-    """Columns beyond the teacher's tokenizer stand for nothing."""
-    width = logits.shape[-1] if isinstance(logits, Tensor) else logits.weight_VH.shape[0]
-    if len(ids_U) >= width:
-        return ids_U[:width]
-    return torch.cat([ids_U, ids_U.new_full((width - len(ids_U),), -1)])
+def _within(ids_U: Tensor, logits: Any) -> Tensor:
+    """One for each column that is a token: columns beyond the teacher's tokenizer are not read."""
+    return ids_U[: logits.shape[-1] if isinstance(logits, Tensor) else logits.weight_VH.shape[0]]

@@ -58,6 +58,8 @@ TEACHER_PROVIDES = frozenset(
     {
         "teacher_beliefs",
         "all_teacher_beliefs",
+        "all_teacher_logprobs_SM",
+        "heard_NM",
         "route_N",
         "teacher_logprobs_N",
         "teacher_hidden_NH",
@@ -72,13 +74,26 @@ TEACHER_PROVIDES = frozenset(
 ROLLOUTS_PROVIDE = _POSITIONS | _SEQUENCES - {"scores_S"} | {"rollout_logprobs_N", "self_generated_N"} | _ANYWHERE
 REWARD_PROVIDES = frozenset({"rewards_S", "scores_S", "advantages_N", "right_N"})
 # of these, what a teacher with another tokenizer can give as well
-ACROSS = frozenset({"teacher_beliefs", "teacher_hidden_NH", "span_N", "teacher_span_logprobs_P", "weight_P"})
+ACROSS = frozenset(
+    {
+        "teacher_beliefs",
+        "teacher_hidden_NH",
+        "span_N",
+        "teacher_span_logprobs_P",
+        "weight_P",
+        "all_teacher_beliefs",
+        "all_teacher_logprobs_SM",
+        "heard_NM",
+        "route_N",
+    }
+)
 RELATIONS = frozenset({"student_relations_BTH", "teacher_relations_BTH", "weight_BT"})  # within one sequence of tokens
 TOKENWISE = (TEACHER_PROVIDES | {"judge_probabilities_N"}) - ACROSS - {"student_relations_BTH", "weight_BT"}
 # what a student with a scoring head (one number: reward, reranker; one for each class: classifier) gives
 _SCORED = frozenset({"student_scores_S", "scores_S", "group_S", "weight_G"})
 _STEPS = frozenset({"student_step_logits_N", "step_labels_N", "weight_N"})
 _CLASSES = frozenset({"student_logits_NV", "student_logprobs_N", "target_ids_N", "weight_N"})
+_EACH_HEARD = frozenset({"heard_NM", "route_N"})  # what tells apart where each of several teachers can be compared
 WRITERS = ("causal_lm", "seq2seq")
 SCORERS: dict[str, dict[str, frozenset[str]]] = {
     "reward": {"Ranking": _SCORED, "Example": _STEPS},
@@ -106,6 +121,12 @@ def provided(
         offered |= {"scores_S"} if beside else frozenset()
         offered |= {"judge_probabilities_N"} if teachers and rewarded else frozenset()
     return offered
+
+
+def token_by_token(wants: Sequence[str]) -> set[str]:
+    """Of the arrays that an objective reads, those that a teacher with another tokenizer cannot give."""
+    needs = set(wants) & TOKENWISE
+    return needs if set(wants) & _EACH_HEARD else needs | (set(wants) & {"all_teacher_beliefs"})
 
 
 @dataclass(frozen=True, slots=True)

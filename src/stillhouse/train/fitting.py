@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import RecipeError
 from stillhouse.render import encodes
-from stillhouse.train.batch import TOKENWISE, Layer
+from stillhouse.train.batch import Layer, token_by_token
 from stillhouse.train.forward import has_plain_head
 from stillhouse.train.online import OnlineTeacher
 from stillhouse.train.rollout import Rollouts
@@ -29,7 +29,7 @@ def check_tokens(terms: Sequence[Term], rollouts: Rollouts | None, online: Mappi
         )
     for term in terms:
         for name in term.teachers:
-            if name in online and not online[name].same_tokens and (needs := set(term.wants()) & TOKENWISE):
+            if name in online and not online[name].same_tokens and (needs := token_by_token(term.wants())):
                 raise RecipeError(
                     f"train: teacher {name!r} and the student cut text with different tokenizers, and objective "
                     f"{term.name} needs {', '.join(sorted(needs))}, token by token; use a divergence, an objective of "

@@ -68,6 +68,10 @@ class OnlineTeacher:
             start += len(rendered.response)
         return np.concatenate(found)
 
+    def lengths(self, branch: Branch, items: Sequence[Item]) -> list[int]:
+        """Into how many tokens it cuts each response."""
+        return [len(rendered.response) for rendered, _ in self.aligned(branch, items, "bytes")]
+
     def read_across(self, branch: Branch, items: Sequence[Item], layers: Sequence[Layer]) -> tuple[Shown, Tensor]:
         """What the teacher says at its own targets, sequence by sequence, and the ids it finds there."""
         rendered = [self._aligned(branch, item, "bytes")[0] for item in items]

@@ -32,9 +32,9 @@ class Totals:
     history: list[dict[str, Any]] = field(default_factory=list)
     met: dict[str, list[float]] = field(default_factory=dict)  # by teacher: positions compared, and asked for
 
-    def meet(self, teachers: Sequence[str], met: float, asked: float) -> None:
+    def meet(self, teacher: str, met: float, asked: float) -> None:
         if asked:
-            known = self.met.setdefault(teachers[0], [0.0, 0.0])
+            known = self.met.setdefault(teacher, [0.0, 0.0])
             known[:] = [known[0] + met, known[1] + asked]
 
     def write(self, folder: Path, identity: str) -> None:

@@ -94,8 +94,9 @@ class Term:
         return "teacher_beliefs" in self.wants() and not self.teachers
 
     def compares(self) -> bool:
-        """Whether it looks at the positions of the teacher that it names, one by one."""
-        return bool(self.teachers and {"teacher_beliefs", "teacher_hidden_NH"} & set(self.wants()))
+        """Whether it looks at the positions of the teachers that it names, one by one."""
+        looked_at = {"teacher_beliefs", "all_teacher_beliefs", "teacher_hidden_NH"}
+        return bool(self.teachers and looked_at & set(self.wants()))
 
     def mismatches(self) -> bool:
         """Whether it asks for the answers of other prompts."""

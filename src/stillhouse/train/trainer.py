@@ -180,16 +180,17 @@ class _Trainer(Trainer):
         for name in self.mismatching:
             groups = [with_mismatched(group, name) for group in groups]
         batches = [pack(group, pad=self.pad, packing=self.packing) for group in groups]
-        counts = np.zeros(3 * len(self.terms) + 2)
+        across = [teacher for term, _ in self.terms for teacher in term.teachers]
+        counts = np.zeros(len(self.terms) + 2 * len(across) + 2)
         for batch in batches:
             counted = [self._counted(term, batch) for term, _ in self.terms]
-            compared = [counts.comparable() if counts.across() else (0, 0) for counts in counted]
+            compared = [pair for each in counted for pair in each.comparable()]
             numbers = [each.number() for each in counted]
             counts += np.array([*numbers, *chain(*compared), batch.tokens, len(batch.target_ids_N)])
         *divisors, input_tokens, target_tokens = self._summed(counts)
         divisors, compared_with = divisors[: len(self.terms)], divisors[len(self.terms) :]
-        for (term, _), met, asked in zip(self.terms, compared_with[::2], compared_with[1::2]):
-            self.totals.meet(term.teachers, met, asked)
+        for teacher, met, asked in zip(across, compared_with[::2], compared_with[1::2], strict=True):
+            self.totals.meet(teacher, met, asked)
         self.totals.input_tokens += int(input_tokens)
         self.totals.target_tokens += int(target_tokens)
         self.totals.steps += 1
