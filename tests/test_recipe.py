@@ -98,7 +98,7 @@ def test_set_reaches_everything(tmp_path: Path) -> None:
     assert (found.seed, found.train[0].args["learning_rate"], found.train[0].objectives[0].weight) == (3, 1e-4, 0.5)
     assert found.knowledge["answers"].seeds.knobs["limit"] == 7
     assert found.knowledge["answers"].seeds.knobs["reference"] is None
-    assert (found.teachers["new"].backend, found.budget) == ("pocket", "5usd")
+    assert found.budget is not None and (found.teachers["new"].backend, found.budget.usd) == ("pocket", 5)
 
 
 def test_null_leaves_a_part_out(tmp_path: Path) -> None:

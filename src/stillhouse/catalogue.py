@@ -1,12 +1,14 @@
 """What `still list`, `explain`, `check`, `compare` and `why` print."""
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.matching import capabilities
 from stillhouse.plain import read_yaml
-from stillhouse.recipe import shipped_recipes
+from stillhouse.recipe import Recipe, shipped_recipes
 from stillhouse.resolve import HOMES, PACKAGE, Signature, backend_signature, backends, names, signature
 
 KINDS = (*HOMES, "teachers", "recipes")
@@ -43,11 +45,33 @@ def _signature(kind: str, name: str) -> Signature:
 
 def explained(name: str) -> list[dict[str, Any]]:
     """Everything of that name; one name may be a backend and a grader at once."""
-    kinds = [kind for kind in (*HOMES, "teachers") if name in _names(kind)]
-    if not kinds:
+    kinds, keys = [kind for kind in (*HOMES, "teachers") if name in _names(kind)], _recipe_keys()
+    if not kinds and name not in keys:
         known = [each for kind in (*HOMES, "teachers") for each in _names(kind)]
-        raise RecipeError(f"explain: nothing is called {name!r}; {nearest(name, known)}")
-    return [_told(kind, name) for kind in kinds]
+        raise RecipeError(f"explain: nothing is called {name!r}; {nearest(name, [*known, *keys])}")
+    return [_told(kind, name) for kind in kinds] + ([keys[name]] if name in keys else [])
+
+
+def _recipe_keys() -> dict[str, dict[str, Any]]:
+    """What the keys of a recipe hold that have keys of their own: budget, rollouts, screening and the like."""
+    schema = Recipe.model_json_schema()
+    homes, found = schema["$defs"], {}
+    for home in (schema, *homes.values()):
+        for key, told in home.get("properties", {}).items():
+            if held := re.search(r"#/\$defs/(\w+)", json.dumps(told)):
+                entry = homes[held[1]]
+                knobs = {name: _schema_type(each) for name, each in entry["properties"].items()}
+                found[key] = {
+                    "kind": "recipe key", "name": key, "source": "stillhouse/recipe.py", "reads": [], "knobs": knobs,
+                    "doc": entry.get("description", ""),
+                }  # fmt: skip
+    return found
+
+
+def _schema_type(told: dict[str, Any]) -> str:
+    kinds = [each.get("type") or str(each.get("$ref", "any")).rpartition("/")[2] for each in told.get("anyOf", [told])]
+    kinds = told.get("enum", kinds)
+    return " | ".join(map(str, kinds)) + (f" = {told['default']}" if "default" in told else "")
 
 
 def _names(kind: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: a command is ten lines; what is heavy is imported inside the command that needs it."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from stillhouse.cli_measure import app as measure
 from stillhouse.cli_store import app as store
 from stillhouse.cli_terms import RegistryFile
 from stillhouse.cli_terms import app as terms
-from stillhouse.errors import RecipeError, StillhouseError
+from stillhouse.errors import BudgetReached, RecipeError, StillhouseError
 from stillhouse.launch import said, with_environment
 
 app = typer.Typer(
@@ -313,6 +314,18 @@ def _json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
+def _with(option: str) -> str:
+    """This command with another budget."""
+    given, kept = sys.argv[1:], list[str]()
+    while given:
+        word = given.pop(0)
+        if word == "--budget" and option.startswith("--budget"):
+            given = given[1:]
+        elif not (word.startswith("--budget=") and option.startswith("--budget")):
+            kept.append(word)
+    return f"still {shlex.join(kept)} {option}"
+
+
 # typer raises its own copy of click's mistakes, older ones those of click itself
 _Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -324,6 +337,8 @@ def main() -> None:
         code = app(standalone_mode=False)  # what a command exits with comes back as a number
     except StillhouseError as error:
         typer.echo(f"still: {error}", err=True)
+        if isinstance(error, BudgetReached) and error.larger:
+            typer.echo(f"still: for example: {_with(error.larger)}", err=True)
         code = error.exit_code
     except _Misused as error:
         error.show()

@@ -1,6 +1,5 @@
-"""What a run may cost and what it did: the budget as people write it, and the ledger of the store per kept row."""
+"""What a run may cost and what it did: the ledger of the store per kept row."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,32 +8,10 @@ from stillhouse.errors import RecipeError
 from stillhouse.recipe import Loaded, TeacherEntry
 from stillhouse.resolve import PACKAGE, import_file
 from stillhouse.store import read_json
-from stillhouse.teachers.asking.budget import Budget
 from stillhouse.teachers.asking.wire import Price
 
-_AMOUNT = re.compile(
-    r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(usd|\$|tok|ktok|mtok|requests|h)\s*(?:,?\s*(soft|hard))?\s*$", re.IGNORECASE
-)
 _MUCH_USD = 10.0  # a run that may cost more is asked about first
 _FRAME = 1000  # characters that an elicitor puts around a prompt, at most about
-_TOKENS = {"tok": 1, "ktok": 1_000, "mtok": 1_000_000}
-
-
-def budget_of(text: str | None) -> Budget | None:
-    """`5usd`, `2Mtok`, `300ktok`, `1000requests` or `2h`, with `hard` behind it for a budget that is never overshot."""
-    if text is None:
-        return None
-    found = _AMOUNT.match(str(text))
-    if found is None:
-        raise RecipeError(f"budget: {text!r} cannot be read; write for example 5usd, 2Mtok, 1000requests or 5usd hard")
-    amount, unit, mode = float(found[1]), found[2].lower(), (found[3] or "soft").lower()
-    if unit in _TOKENS:
-        return Budget(tokens=round(amount * _TOKENS[unit]), mode=mode)  # type: ignore[arg-type]
-    if unit == "requests":
-        return Budget(requests=round(amount), mode=mode)  # type: ignore[arg-type]
-    if unit == "h":
-        return Budget(hours=amount, mode=mode)  # type: ignore[arg-type]
-    return Budget(usd=amount, mode=mode)  # type: ignore[arg-type]
 
 
 def cost_of(run: Path) -> dict[str, Any]:

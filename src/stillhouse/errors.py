@@ -41,9 +41,13 @@ class TeacherError(StillhouseError):
 
 
 class BudgetReached(StillhouseError):
-    """The budget is spent; the same command with a larger one goes on."""
+    """A budget is spent; the same command with a larger one goes on. `larger` is the option that gives twice as much."""
 
     exit_code = 6
+
+    def __init__(self, text: str, larger: str = "") -> None:
+        super().__init__(text)
+        self.larger = larger
 
 
 class GoalNotMet(StillhouseError):

@@ -24,6 +24,7 @@ def of_teacher(name: str, entry: TeacherEntry) -> dict[str, Any]:
         "name": name,
         "backend": entry.backend,
         **{key: entry.knobs[key] for key in ("model", "base_url", "transport") if key in entry.knobs},
+        **({"budget": entry.budget.at("").told()} if entry.budget else {}),
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.plain import changed, merged, read_yaml
 from stillhouse.records import content_id
+from stillhouse.teachers.asking.budget import Budget, budget_of
 
 RECIPES = Path(__file__).parent / "recipes"
 # names that a recipe may give in the place of a teacher's
@@ -20,6 +21,35 @@ BASE_STUDENT = "base_student"  # the student before any training, in every round
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetEntry(_Strict):
+    """What a run, a teacher or a stage may use before it stops (exit code 6): `{usd: 5, hours: 2}`, or a text such as `5usd`,
+    `2Mtok`, `1000requests`, `2h`, `5usd hard`. `soft` may overshoot by a little, `hard` sets worst cases aside.
+    """
+
+    usd: float | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    requests: int | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
+    mode: Literal["soft", "hard"] = "soft"
+
+    def at(self, place: str) -> Budget:
+        """`place` is where it stands in the recipe."""
+        return Budget(self.usd, self.tokens, self.requests, self.hours, self.mode, place)
+
+
+def _budget(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        found = budget_of(value)
+    except RecipeError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
+    return {**found.limits(), "mode": found.mode}
+
+
+LimitedBy = Annotated[BudgetEntry | None, BeforeValidator(_budget, json_schema_input_type=str | BudgetEntry | None)]
 
 
 class Entry(BaseModel):
@@ -40,11 +70,15 @@ class SeedsEntry(Entry):
 
 
 class ElicitEntry(Entry):
-    """What a teacher is asked. Several teachers share the rows by `route`: all, round_robin, or a column that names one."""
+    """What a teacher is asked. Several teachers share the rows by `route`: all, round_robin, or a column that names one.
+
+    `budget` is for this entry alone, over all rounds.
+    """
 
     teacher: str | list[str] | None = None
     route: str = "all"
     sampling: dict[str, Any] = Field(default_factory=dict)
+    budget: LimitedBy = None
 
 
 class SelectEntry(Entry):
@@ -89,11 +123,12 @@ class EvaluateEntry(Entry):
 
 
 class TeacherEntry(BaseModel):
-    """`backend`, `sampling` and `terms` are the recipe's; everything else is a knob of the backend."""
+    """`backend`, `sampling`, `budget` and `terms` are the recipe's; everything else is a knob of the backend."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     backend: str
     sampling: dict[str, Any] = Field(default_factory=dict)
+    budget: LimitedBy = None
     terms: dict[str, Any] | None = None
 
     @property
@@ -264,7 +299,7 @@ class Recipe(_Strict):
         most=1
     )
     final: str | None = None
-    budget: str | None = None
+    budget: LimitedBy = None
     store: str | None = None
     seed: int = 0
     acknowledgments: list[Any] = Field(default_factory=list)
@@ -361,7 +396,9 @@ def _known_keys(parent: tuple[int | str, ...]) -> list[str]:
     homes: dict[str, type[BaseModel]] = {"knowledge": Branch, "train": Phase, "student": StudentEntry}
     if not parent:
         return list(Recipe.model_fields)
-    inner: dict[str, type[BaseModel]] = {"rollouts": RolloutsEntry, "rounds": RoundsEntry, "stop": StopEntry}
+    inner: dict[str, type[BaseModel]] = {
+        "rollouts": RolloutsEntry, "rounds": RoundsEntry, "stop": StopEntry, "budget": BudgetEntry,
+    }  # fmt: skip
     if str(parent[-1]) in inner:
         return list(inner[str(parent[-1])].model_fields)
     return list(homes[str(parent[0])].model_fields) if str(parent[0]) in homes else []

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from stillhouse.check import check
 from stillhouse.compliance.lineage import branch_steps
 from stillhouse.compliance.watch import Watch
-from stillhouse.costs import budget_of
 from stillhouse.errors import RecipeError, RunFailed, StillhouseError, nearest
 from stillhouse.papers import on_the_cards, papers
 from stillhouse.plain import dump_yaml
@@ -28,6 +27,7 @@ from stillhouse.scores import Evaluation, broken
 from stillhouse.steps import Data, Knowledge, Teachers
 from stillhouse.store import Records, read_json, write_json
 from stillhouse.students import Students, choose_final
+from stillhouse.teachers.asking.budget import budget_of
 from stillhouse.terms import Terms, keep_terms, screened, teachers_in, terms_of
 
 _FULL = ("No space left", "Disk quota exceeded", "file write failed", "unexpected pos")
@@ -192,7 +192,8 @@ class _Stages:
         self.calls_before = self.manifest["calls"]
         store = Path(self.recipe.store).expanduser() if self.recipe.store else None
         watch = Watch(self.recipe.screening.secrets, self.recipe.screening.egress)
-        budget = budget_of(options.budget or self.recipe.budget)
+        told = self.recipe.budget.at("budget") if self.recipe.budget else None
+        budget = budget_of(options.budget) if options.budget else told
         self.calls = Calls(
             store, run=self.manifest["run_id"], budget=budget, retry=options.retry, watch=watch, say=progress.say,
             on=options.on,

@@ -24,6 +24,7 @@ from stillhouse.records import Example, Lost, Ranking, Record, StoredSignal, sta
 from stillhouse.resolve import PACKAGE, import_file, load, locate, read_signature
 from stillhouse.signals.store import SignalReader
 from stillhouse.store import Records, Writer, lost_row, read_stamp, write_json
+from stillhouse.teachers.asking.budget import Budget
 from stillhouse.teachers.base import Sampling
 
 # what an elicitor, a selector and a source of seeds give
@@ -83,14 +84,17 @@ class Teachers:
         entry = self._recipe.teachers.get(name)
         return dict(entry.sampling) if entry else {}
 
-    def ask(self, name: str, overrides: Mapping[str, Any], stage: str = "") -> Any:
+    def ask(self, name: str, overrides: Mapping[str, Any], stage: str = "", stage_budget: Budget | None = None) -> Any:
         """The teacher as an elicitor sees it, with its sampling and what the entry changes of it. `stage` is for the books."""
         entry = self._recipe.teachers.get(name)
         settings = {**(entry.sampling if entry else {}), **overrides}
         if "stop" in settings:
             settings["stop"] = tuple(settings["stop"])
         sampling = replace(Sampling(seed=self._recipe.seed), **settings)
-        return self._calls.teacher(name, self.backend(name), sampling, stage=stage)
+        budget = entry.budget.at(f"teachers.{name}.budget") if entry and entry.budget else None
+        return self._calls.teacher(
+            name, self.backend(name), sampling, stage=stage, budget=budget, stage_budget=stage_budget
+        )
 
     def verdicts(self, stage: str, parser: str, version: str) -> Any:
         """The book of what becomes of each slot of a step."""
@@ -225,13 +229,16 @@ class Knowledge:
         parts: dict[str, Any] = {
             "input": stamp,
             "kind": step.kind,
-            "entry": step.entry.model_dump(),
+            # what may be spent changes no row
+            "entry": step.entry.model_dump(exclude={"budget"} if step.kind == "elicit" else None),
             "code": self._code(step),
         }
         parts["teachers"] = [self.teachers.describe(name) for name in teachers]
         parts["sampling"] = [str(self.teachers.ask(name, step.entry.sampling).sampling) for name in teachers]  # type: ignore[attr-defined]
         if step.kind == "seeds" and "path" in step.entry.knobs:
             parts["file"] = file_hash(Path(step.entry.knobs["path"]))
+        if step.kind != "seeds" and (files := sorted(set(_files_in(step.entry.knobs)))):
+            parts["files"] = [file_hash(each) for each in files]
         if step.kind == "union" and self.pool:
             parts["pool"] = self.pool.stamp
         if getattr(step.entry, "drawn", False):
@@ -346,15 +353,15 @@ class Knowledge:
             return islice(chain(seeds, Records(carried.path)), limit if limit != self.limit else None)
         assert source is not None
         if step.kind == "elicit":
-            assert isinstance(step.entry, ElicitEntry)
-            return self._elicited(function, step.entry, source, step.where, self._stage(step))
+            return self._elicited(function, step, source)
         if getattr(step.entry, "drawn", False):
             return random_rows(source, self.drawn[step.number], self.recipe.seed)
         return (record if reason is None else Lost(record.id, reason) for record, reason in function(source))
 
-    def _elicited(
-        self, function: Callable[..., Any], entry: ElicitEntry, source: Records, where: str, stage: str
-    ) -> Iterator[Result]:
+    def _elicited(self, function: Callable[..., Any], step: Step, source: Records) -> Iterator[Result]:
+        entry, where, stage = step.entry, step.where, self._stage(step)
+        assert isinstance(entry, ElicitEntry)
+        budget = entry.budget.at(f"{where}.{step.number - 1}.budget") if entry.budget else None
         names = self._named(entry)
         if not names:
             yield from function(source)
@@ -364,7 +371,7 @@ class Knowledge:
             if name in self.without:
                 yield from (Lost(record.id, "without_teacher") for record in mine)
             else:
-                yield from function(mine, self.teachers.ask(name, entry.sampling, stage))
+                yield from function(mine, self.teachers.ask(name, entry.sampling, stage, budget))
 
     def bound(self, kind: str, entry: Entry, where: str) -> partial[Any]:
         """The function of an entry with its knobs, nested functions among them already bound to theirs."""
@@ -404,9 +411,7 @@ class Knowledge:
     def _code(self, step: Step) -> list[str]:
         if step.kind in ("keep", "union"):
             return []
-        entries = [(step.kind, step.entry)]
-        for key, value in step.entry.knobs.items():
-            entries += [(nested_kind(key), entry) for _, entry in nested(key, value, step.where)]
+        entries = list(_named_in(step.kind, step.entry, step.where))
         paths = [locate(kind, entry.do, folder=self.folder, where=step.where)[0] for kind, entry in entries]
         # the folder of a shipped function: the pieces it is made of lie beside it
         return [file_hash(path.parent if _shipped(path) else path) for path in paths]
@@ -417,6 +422,23 @@ class Knowledge:
             f"{each['step']} lost {', '.join(f'{n} {reason}' for reason, n in each['lost'].items())}" for each in steps
         ]
         return "; ".join(told) or "no row was lost"
+
+
+def _named_in(kind: str, entry: Entry, where: str) -> Iterator[tuple[str, Entry]]:
+    """An entry and every function that its knobs name, and theirs."""
+    yield kind, entry
+    for key, value in entry.knobs.items():
+        for _, inner in nested(key, value, where):
+            yield from _named_in(nested_kind(key), inner, where)
+
+
+def _files_in(value: Any, key: str = "") -> Iterator[Path]:
+    """The files that knobs name: passages to look up, items to keep apart. An edited one is another step."""
+    for name, each in value.items() if isinstance(value, Mapping) else ((key, each) for each in value):
+        if isinstance(each, Mapping | list):
+            yield from _files_in(each, name)
+        elif isinstance(each, str) and (name == "path" or name.endswith("_path")) and Path(each).is_file():
+            yield Path(each)
 
 
 def _shipped(path: Path) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stillhouse.errors import BudgetReached, RecipeError, RunFailed
 from stillhouse.records import user
 from stillhouse.teachers import openai
-from stillhouse.teachers.asking.budget import Budget, Purse, Spent
+from stillhouse.teachers.asking.budget import Budget, Purse, Spent, budget_of
 from stillhouse.teachers.asking.wire import Clock
 from stillhouse.teachers.base import Answer, Request, Sampling
 from stillhouse.testing.provider import FakeProvider
@@ -128,3 +128,81 @@ def test_hard_stops_where_its_promise_cannot_be_kept() -> None:
     soft = Purse(Budget(usd=1.0), Clock())
     soft.settle("t", Spent(), Spent(0.1, 10), Spent(0.2, 20))
     soft.check()
+
+
+def test_a_request_has_to_fit_every_budget_that_concerns_it() -> None:
+    """Teachers and stages beside the run: who passes a limit waits or stops, the others go on."""
+    purse = Purse(Budget(usd=100.0), Clock())
+    purse.limit("teacher", "dear", Budget(usd=1.0, place="teachers.dear.budget"), Spent(0.3, 0, 1))
+    purse.limit("stage", "b/01-rate", Budget(requests=3, place="knowledge.b.elicit.0.budget"), Spent(requests=0))
+
+    async def work() -> None:
+        half = Spent(0.5, 10)
+        planned = await purse.reserve("dear", half)
+        with pytest.raises(TimeoutError):  # 0.3 + 0.5 + 0.5 does not fit, but something is out that may settle
+            await asyncio.wait_for(purse.reserve("dear", half), 0.05)
+        await purse.reserve("other", half)  # nobody else waits for that teacher
+        purse.settle("dear", planned, half, Spent(0.4, 8))
+        with pytest.raises(
+            BudgetReached, match=r"the budget of teacher 'dear' is reached: \$0\.70 of \$1\.00"
+        ) as error:
+            await purse.reserve("dear", half)
+        assert error.value.larger == "--set teachers.dear.budget=2usd"
+        for _ in range(3):
+            purse.settle("other", await purse.reserve("other", half, "b/01-rate"), half, half, "b/01-rate")
+        with pytest.raises(BudgetReached, match="the budget of stage 'b/01-rate' is reached: 3 of 3 requests"):
+            await purse.reserve("other", half, "b/01-rate")
+        await purse.reserve("other", half, "b/02-other")
+
+    asyncio.run(work())
+    assert purse.spent.usd == pytest.approx(0.4 + 1.5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.2, 2.0), st.floats(0.2, 2.0), st.integers(0, 10_000))
+def test_hard_budgets_of_teachers_hold_beside_a_soft_one_of_the_run(first: float, second: float, seed: int) -> None:
+    draw = random.Random(seed)
+    purse = Purse(Budget(usd=50.0), Clock())
+    limits = {"a": first, "b": second}
+    for name, dollars in limits.items():
+        purse.limit("teacher", name, Budget(usd=dollars, mode="hard"), Spent(requests=0))
+    used = dict.fromkeys(limits, 0.0)
+
+    async def worker(name: str) -> None:
+        while True:
+            planned = await purse.reserve(name, WORST)
+            tokens = draw.choice([1, 5_000, CAP])
+            await asyncio.sleep(0)
+            purse.settle(name, planned, WORST, Spent(tokens * PRICE, tokens))
+            used[name] += tokens * PRICE
+
+    async def all_of_them() -> None:
+        ended = await asyncio.gather(*(worker(name) for name in limits for _ in range(8)), return_exceptions=True)
+        assert all(isinstance(error, BudgetReached) for error in ended)
+
+    asyncio.run(all_of_them())
+    assert all(max(0.0, dollars - WORST.usd) <= used[name] <= dollars + 1e-9 for name, dollars in limits.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "larger"),
+    [
+        ("5usd", Budget(usd=5), "--budget 10usd"),
+        ("$3 hard", None, ""),
+        ("3$ hard", Budget(usd=3, mode="hard"), "--budget '6usd hard'"),
+        ("2Mtok", Budget(tokens=2_000_000), "--budget 4000000tok"),
+        ("1000requests soft", Budget(requests=1000), "--budget 2000requests"),
+        ("1.5h", Budget(hours=1.5), "--budget 3h"),
+    ],
+)
+def test_budgets_as_people_write_them(text: str, budget: Budget | None, larger: str) -> None:
+    if budget is None:
+        with pytest.raises(RecipeError, match="cannot be read; write for example 5usd"):
+            budget_of(text)
+        return
+    assert budget_of(text) == budget
+    option = budget.twice(next(iter(budget.limits())))
+    assert option == larger
+    assert budget_of(option.partition(" ")[2].strip("'")).limits() == {
+        name: 2 * v for name, v in budget.limits().items()
+    }

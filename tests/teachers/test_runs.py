@@ -1,6 +1,8 @@
 """From a recipe and the command line against the fake provider: batches, retries, consent, and books that balance."""
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import yaml
 
 from stillhouse import distill
 from stillhouse.books import audit
+from stillhouse.cli import main
 from stillhouse.costs import ask_first, cost_of, worst_of
 from stillhouse.errors import RecipeError
 from stillhouse.recipe import load_recipe
@@ -98,6 +101,79 @@ def test_what_failed_is_asked_once_more_when_told_to(recipe_at: Callable[..., Pa
         assert audit(again.path)["problems"] == []
         execute(made, tmp_path / "run", Options(quiet=True))
         assert len(provider.requests) == asked + 1
+
+
+@pytest.mark.parametrize(
+    ("budgets", "whose", "option"),
+    [
+        (["budget=7requests"], "the budget is", "--budget 14requests"),
+        (
+            ["teachers.main.budget=7requests"],
+            "the budget of teacher 'main' is",
+            "--set teachers.main.budget=14requests",
+        ),
+        (
+            ["knowledge.answers.elicit.0.budget={requests: 7}"],
+            "the budget of stage 'answers/01-labeling.answer' is",
+            "--set knowledge.answers.elicit.0.budget=14requests",
+        ),
+        (
+            ["budget=100usd", "teachers.main.budget={requests: 7, hours: 3}"],
+            "the budget of teacher 'main' is",
+            "--set teachers.main.budget.requests=14",
+        ),
+    ],
+)
+@pytest.mark.parametrize("transport", ["online", "batch"])
+def test_a_budget_of_run_teacher_or_stage_ends_with_6_and_the_command_printed_goes_on(
+    recipe_at: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    budgets: list[str],
+    whose: str,
+    option: str,
+    transport: str,
+) -> None:
+    with FakeProvider("It is 7.") as provider:
+        made = recipe_at(backend="openai", model="fake", base_url=provider.url, transport=transport)
+        command = ["run", str(made), "--yes", "--out", str(tmp_path / "run")]
+        command += [word for budget in budgets for word in ("--set", budget)]
+        assert _still(monkeypatch, command) == 6
+        assert len(provider.requests) == 7
+        _, error = capsys.readouterr()
+        assert f"still: {whose} reached: 7 of 7 requests made" in error
+        (line,) = [line for line in error.splitlines() if line.startswith("still: for example: still ")]
+        assert line.endswith(option)
+        again = shlex.split(line.removeprefix("still: for example: still "))
+        assert _still(monkeypatch, again) == 0
+        assert len(provider.requests) == 12
+        assert audit(tmp_path / "run")["problems"] == []
+        stamp = (tmp_path / "run/knowledge/answers/01-labeling.answer/stamp.json").stat().st_mtime_ns
+        assert _still(monkeypatch, command[:5]) == 0  # what may be spent is in no hash: nothing is done again
+        assert (tmp_path / "run/knowledge/answers/01-labeling.answer/stamp.json").stat().st_mtime_ns == stamp
+
+
+def _still(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
+    """The exit code of `still` called with these arguments, in this process."""
+    monkeypatch.setattr(sys, "argv", ["still", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("budget=5 dollars", r"budget: value error, '5 dollars' cannot be read; write for example 5usd"),
+        ("teachers.main.budget={euros: 5}", r"budget\.euros: unknown key.*known: hours, mode, requests, tokens, usd"),
+        ("teachers.main.budget={usd: 0}", r"budget\.usd: input should be greater than 0"),
+        ("knowledge.answers.elicit.0.budget={mode: strict}", r"elicit\.0\.budget\.mode: .*'soft' or 'hard'"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused_by_check(recipe_at: Callable[..., Path], change: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(recipe_at(backend="openai", model="m", base_url="http://127.0.0.1:9/v1"), [change])
 
 
 def test_a_run_that_may_cost_much_is_asked_about_first(recipe_at: Callable[..., Path]) -> None:

@@ -21,7 +21,8 @@ from stillhouse.errors import RecipeError
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow, default_store
 from stillhouse.teachers.asking.asked import Asked, Revealing, Scoring, book
 from stillhouse.teachers.asking.batch import Batcher
-from stillhouse.teachers.asking.budget import Budget, Purse, Spent
+from stillhouse.teachers.asking.books import spent_before
+from stillhouse.teachers.asking.budget import Budget, Purse
 from stillhouse.teachers.asking.gate import Counts
 from stillhouse.teachers.asking.http import is_own
 from stillhouse.teachers.asking.leases import owner, settle_dead
@@ -69,7 +70,7 @@ class Calls:
         self.retry = frozenset(retry)
         self.clock = clock or Clock()
         settle_dead(self.store)
-        self.purse = Purse(budget or Budget(), self.clock, _spent_before(self.store, self.run))
+        self.purse = Purse(budget or Budget(), self.clock, spent_before(self.store, self.run))
         self._max_stall, self._owner, self._writer = max_stall, owner(), Writer(self.store)
         self._counts: dict[str, Counts] = {}
         self.counting = threading.Lock()  # counts are added to by the caller's thread and by the event loop's
@@ -90,13 +91,16 @@ class Calls:
         rungs: int | None = None,
         refusals: bool | None = None,
         stage: str = "",
+        budget: Budget | None = None,
+        stage_budget: Budget | None = None,
     ) -> Asked:
         """The teacher an elicitor is given. It scores and reveals where its backend does.
 
         `rungs`: how many limits a cut-off answer may be given, each twice the one before (backend's own default if
         None). `refusals`: an answer that begins by saying it will not be given is `refused` (None: of servers, not of
-        local teachers). What is asked of somebody else's server is screened first. Raises RecipeError for sampling
-        that cannot be, and for a server whose price nobody knows.
+        local teachers). What is asked of somebody else's server is screened first. `budget` is this teacher's own in the
+        whole run, `stage_budget` that of `stage`. Raises RecipeError for sampling that cannot be, and for a server whose
+        price nobody knows.
         """
         sampling = sampling or Sampling()
         online = hasattr(backend, "exchange")
@@ -110,6 +114,10 @@ class Calls:
             )
         if online:
             self._prices[name] = asdict(_known_price(name, backend))
+        if budget is not None and not self.purse.knows("teacher", name):
+            self.purse.limit("teacher", name, budget, spent_before(self.store, self.run, teacher=name))
+        if stage_budget is not None and not self.purse.knows("stage", stage):
+            self.purse.limit("stage", stage, stage_budget, spent_before(self.store, self.run, stage=stage))
         kind = Revealing if isinstance(backend, Reveals) else Scoring if isinstance(backend, Scores) else Asked
         leaves = self.watch.leaving if online and not is_own(backend.url) else None  # type: ignore[attr-defined]
         self._counts.setdefault(name, Counts())
@@ -209,9 +217,3 @@ def _known_price(name: str, backend: Any) -> Price:
             "`price: {in: ..., out: ...}` in dollars per million tokens (0 for a server of your own)"
         )
     return price
-
-
-def _spent_before(store: AnswerStore, run: str) -> Spent:
-    sql = "SELECT total(usd), total(input_tokens + output_tokens), total(attempts) FROM spend WHERE run = ?"
-    usd, tokens, attempts = store.rows(sql, [run])[0]
-    return Spent(usd, int(tokens), int(attempts))

@@ -124,7 +124,8 @@ class Asked:
                 break
         for slot in slots:
             if slot.result is None:
-                raise BudgetReached(f"the budget is reached: {stop}; run again with a larger one to go on")
+                assert stop is not None
+                raise stop
             yield self._outcome(slot)
 
     def _streamed(self, source: Iterator[Request], backend: WireBackend) -> Iterator[Outcome]:
@@ -191,10 +192,10 @@ class Asked:
         _count(self._calls.counts()[self.name], result)
         return Outcome(slot.request, result, slot.key)
 
-    def _round(self, slots: list[_Slot]) -> str:
+    def _round(self, slots: list[_Slot]) -> BudgetReached | None:
         """Looks the slots' requests up, asks what is missing, and settles each slot or gives it its next request.
 
-        Gives the limit of the budget that kept some of them from being asked, in words.
+        Gives the limit of the budget that kept some of them from being asked.
         """
         wanted: dict[str, Request] = {}
         for slot in slots:
@@ -214,14 +215,13 @@ class Asked:
                 self._settle(slot, results[slot.key])
         if self._batched:
             return stop
-        purse = self._calls.purse
-        return purse.reached(purse.spent + Spent()) if stop else ""
+        return self._calls.purse.passed(self.name, Spent(), self._stage) if stop else None
 
-    def _affordable(self, missing: dict[str, Request]) -> tuple[dict[str, Request], str]:
+    def _affordable(self, missing: dict[str, Request]) -> tuple[dict[str, Request], BudgetReached | None]:
         """As many of the missing as the budget still allows; a local teacher is limited by requests, tokens and hours."""
-        purse, allowed, stop = self._calls.purse, {}, ""
+        purse, allowed, stop = self._calls.purse, {}, None
         for number, (key, request) in enumerate(missing.items(), 1):
-            stop = purse.reached(purse.spent + Spent(requests=number))
+            stop = purse.passed(self.name, Spent(requests=number), self._stage)
             if stop:
                 break
             allowed[key] = request
@@ -278,7 +278,8 @@ class Asked:
         counts.seconds += max((row.finished - row.started for row in rows), default=0.0)
         for row in rows:
             book(counts, row)
-            self._calls.purse.spend(Spent(row.settled_usd or 0.0, row.input_tokens + row.output_tokens))
+            spent = Spent(row.settled_usd or 0.0, row.input_tokens + row.output_tokens)
+            self._calls.purse.spend(self.name, spent, self._stage)
 
     def _settle(self, slot: _Slot, result: Answer | Failure) -> None:
         if isinstance(result, Failure) and result.kind == "truncated" and slot.rung < self._rungs:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from stillhouse.errors import StillhouseError, TeacherError
+from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
 from stillhouse.teachers.asking import jobs
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
 from stillhouse.teachers.asking.budget import Purse, Spent
@@ -53,7 +53,7 @@ class Batcher:
     say: Callable[[str], None]
     max_stall: float
     loop: Loop
-    stop: str = ""  # the limit of the budget that kept some requests from being sent, in words
+    stop: BudgetReached | None = None  # the limit that kept some requests from being sent
     fatal: StillhouseError | None = None
     _results: dict[str, Answer | Failure] = field(default_factory=dict)
     _rounds: dict[str, int] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Batcher:
 
         Raises TeacherError where asking must stop; what came before is kept.
         """
-        self._results, self._rounds, self.stop = {}, {}, ""
+        self._results, self._rounds, self.stop = {}, {}, None
         self._most = self._most or self.backend.batches().most_items
         while missing := {key: request for key, request in wanted.items() if key not in self._results}:
             self._answered_elsewhere(missing)
@@ -149,10 +149,10 @@ class Batcher:
         return made
 
     def _affordable(self, missing: dict[str, Request]) -> Iterator[tuple[str, Request]]:
-        self.stop = ""
+        self.stop = None
         for key, request in missing.items():
             worst = self.settling.worst(request)
-            reached = self._do(_now(partial(self.purse.try_reserve, worst)))
+            reached = self._do(_now(partial(self.purse.try_reserve, self.teacher, worst, self.settling.stage)))
             if reached:
                 self.stop = reached
                 return
@@ -321,7 +321,7 @@ class Batcher:
 
             def set_aside() -> None:
                 for each in worst:
-                    self.purse.set_aside(each)
+                    self.purse.set_aside(self.teacher, each, self.settling.stage)
 
             self._do(_now(set_aside))
         return self._again(job)
@@ -334,7 +334,7 @@ class Batcher:
 
         def settle() -> None:
             for worst, actual in rows:
-                self.purse.settle(self.teacher, worst, worst, actual)
+                self.purse.settle(self.teacher, worst, worst, actual, self.settling.stage)
             self.purse.check()
 
         self._do(_now(settle))

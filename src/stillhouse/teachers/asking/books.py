@@ -2,13 +2,15 @@
 
 import hashlib
 import math
+import re
 import zlib
 from dataclasses import asdict
 from typing import Any
 
 from stillhouse.teachers.asking.answers import AnswerStore
+from stillhouse.teachers.asking.budget import Spent
 
-__all__ = ["audit", "repeated", "spending", "trail"]
+__all__ = ["audit", "repeated", "spending", "spent_before", "trail"]
 
 _LEDGER = """
 SELECT s.run, s.teacher, s.attempts, s.input_tokens, s.output_tokens, s.usd,
@@ -87,6 +89,25 @@ def spending(store: AnswerStore, run: str) -> list[dict[str, Any]]:
     )
     numbers = ("attempts", "input_tokens", "output_tokens", "usd", "uncertain_usd")
     return [dict(zip((*names, *numbers), row)) for row in store.rows(sql, [run])]
+
+
+def spent_before(store: AnswerStore, run: str, *, teacher: str | None = None, stage: str | None = None) -> Spent:
+    """What a run has spent so far: in all, on one teacher, or in one stage, the earlier rounds of which count too."""
+    if stage is None:
+        mine = "" if teacher is None else " AND teacher = ?"
+        sql = f"SELECT total(usd), total(input_tokens + output_tokens), total(attempts) FROM spend WHERE run = ?{mine}"
+        rows = store.rows(sql, [run] if teacher is None else [run, teacher])
+    else:
+        sql = (
+            "SELECT total(settled_usd), total(input_tokens + output_tokens), count(*), stage FROM attempt "
+            "WHERE run = ? AND outcome != 'in_flight' GROUP BY stage"
+        )
+        rows = [row[:3] for row in store.rows(sql, [run]) if _whole_stage(row[3]) == _whole_stage(stage)]
+    return sum((Spent(usd, int(tokens), int(attempts)) for usd, tokens, attempts in rows), Spent(requests=0))
+
+
+def _whole_stage(stage: str) -> str:
+    return re.sub(r"/round-\d+/", "/", stage)
 
 
 def repeated(store: AnswerStore, run: str) -> tuple[int, float]:

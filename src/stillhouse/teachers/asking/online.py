@@ -131,7 +131,7 @@ class Asker:
         None is made where another process holds the lease, which is given then, or has got the answer meanwhile.
         """
         worst, spent = self.settling.worst(request), Spent(requests=0)
-        planned = await self.purse.reserve(self.teacher, worst)
+        planned = await self.purse.reserve(self.teacher, worst, self.settling.stage)
         try:
             await self._admitted()
             ended = await self._exchanged(key, body, request, worst)
@@ -140,7 +140,7 @@ class Asker:
             row, reply = ended
             spent = Spent(row.settled_usd or 0.0, row.input_tokens + row.output_tokens)
         finally:
-            self.purse.settle(self.teacher, planned, worst, spent)
+            self.purse.settle(self.teacher, planned, worst, spent, self.settling.stage)
         self.booked(row)
         self.purse.check()
         return row, reply.result if isinstance(reply.result, Fault) else None
