@@ -107,7 +107,7 @@ def test_a_row_can_be_lost_rather_than_sent_and_the_books_balance(tmp_path, else
     assert audit(run.path)["balanced"]
     detail = (tmp_path / "run/knowledge/answers/01-labeling.answer/lost.jsonl").read_text()
     assert MAIL not in detail
-    assert '"detail": "email ' in detail
+    assert '"detail":"email ' in detail
 
 
 def test_a_credential_in_a_seed_stops_the_run_before_anything_is_sent(tmp_path, elsewhere):

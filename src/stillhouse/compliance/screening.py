@@ -27,6 +27,8 @@ class Rule:
     holds: Callable[[str], bool]
     needs: tuple[str, ...]  # one of these is in every match: most texts have none, and are not searched
     digits: bool  # a match has seven digits close together, and so does the text
+    gates: str  # where given, a match holds one of these characters too
+    may: Callable[[str], bool]  # whether a text that has what it needs may hold a match
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +109,18 @@ def scan(text: str, *, salt: bytes = b"") -> tuple[Finding, ...]:
 
 
 def _within(text: str) -> list[Rule]:
-    """The rules that a text holds some part of; plain loops, because nearly every text ends here."""
-    digits = _SEVEN_DIGITS.search(text) is not None
-    out = []
-    for rule in RULES if digits else _WITHOUT_DIGITS:
-        for part in rule.needs:
-            if part in text:
-                out.append(rule)
-                break
-    return out
+    """The rules that may match: nearly every text ends here, so what is looked for first is rare and found quickly."""
+    wanted = {n for gate, parts in _GATES if gate in text for part, rules in parts if part in text for n in rules}
+    if _digits_close(text):
+        wanted.update(n for n, rule in _BY_DIGITS if any(part in text for part in rule.needs))
+    return [RULES[n] for n in sorted(wanted) if RULES[n].may(text)] if wanted else []
+
+
+def _digits_close(text: str) -> bool:
+    """Whether seven digits may stand with at most two separators between neighbours."""
+    if text.isascii():
+        return b"0000000" in text.encode().translate(_DIGITS_ONLY, b" .()/-")
+    return _SEVEN_DIGITS.search(text) is not None
 
 
 def _apart(found: list[Finding]) -> tuple[Finding, ...]:
@@ -219,27 +224,49 @@ def _always(_: str) -> bool:
     return True
 
 
+def _dotted(text: str) -> bool:
+    """Two numbers between dots."""
+    return sum([part.isdigit() for part in text.split(".")[1:-1]]) >= 2
+
+
+def _many_colons(text: str) -> bool:
+    return text.count(":") >= 4
+
+
 def _rule(
-    id: str, kind: Kind, needs: str, pattern: str, holds: Callable[[str], bool] = _always, *, digits: bool = False
+    id: str,
+    kind: Kind,
+    needs: str,
+    pattern: str,
+    holds: Callable[[str], bool] = _always,
+    *,
+    digits: bool = False,
+    gates: str = "",
+    may: Callable[[str], bool] = _always,
 ) -> Rule:
-    return Rule(id, kind, re.compile(pattern), holds, tuple(needs.split(" ")) if needs else ("",), digits)
+    parts = tuple(needs.split(" ")) if needs else ("",)
+    return Rule(id, kind, re.compile(pattern), holds, parts, digits, gates, may)
 
 
+_DIGITS_ONLY = bytes(ord("0") if chr(code).isdigit() else ord("x") for code in range(128)) + bytes(128)
 _SEVEN_DIGITS = re.compile(r"\d(?:[ .()/-]{0,2}\d){6}")
 _PLACEHOLDER = re.compile(r"(?i:<|\$|\{|x{4}|\*{4}|your|my|example|changeme)")
 _NAMES = "key KEY Key secret SECRET Secret token TOKEN Token passw PASSW Passw"
 _NAMED = r"(?i:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key|client[_-]?secret)[\"']?\s*[:=]\s*"
 _KEY_HEADER = r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
+_CODE_HOST = "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_"
 _PUBLISHER = r"\b(pypi-[A-Za-z0-9_-]{40,}|npm_[A-Za-z0-9]{36})"
 _CARD = r"(?<![\w.,-])([3-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{1,7}|3[47]\d{2}([ -]?)\d{6}\3\d{5})(?![\w-]|[.,]\d)"
 _CALLED = r"(?i:\b(?:tel|phone|call|mobile|fax))\W{0,6}(\(?\d{2,5}\)?(?:[ ./-]\d{2,8}){1,4})(?!\w)"
 _NO_VERSION = r"(?<!ersion )(?<!elease )(?<!er\. )(?<!EC )"  # nor an enzyme's number
+_IP4 = _NO_VERSION + r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)"
+_IP6 = r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])"
 _NIR = r"\b([12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})\b"
 
 RULES: tuple[Rule, ...] = (
     _rule("private_key", "secret", "-----BEGIN", _KEY_HEADER),
     _rule("aws_key", "secret", "AKIA ASIA", r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b"),
-    _rule("github_token", "secret", "gh github_pat_", r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
+    _rule("github_token", "secret", _CODE_HOST, r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})\b"),
     _rule("gitlab_token", "secret", "glpat-", r"\b(glpat-[A-Za-z0-9_-]{20,})"),
     _rule("hub_token", "secret", "hf_", r"\b(hf_[A-Za-z0-9]{30,})\b"),
     _rule("provider_key", "secret", "sk-", r"\b(sk-(?:ant-|proj-|or-v1-)?[A-Za-z0-9_-]{20,})", _random),
@@ -248,14 +275,14 @@ RULES: tuple[Rule, ...] = (
     _rule("stripe_key", "secret", "_live_", r"\b((?:sk|rk)_live_[A-Za-z0-9]{16,})\b"),
     _rule("package_token", "secret", "pypi- npm_", _PUBLISHER),
     _rule("jwt", "secret", "eyJ", r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
-    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random),
-    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']([^\s\"']{{8,}})[\"']", _chosen),
+    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']?([A-Za-z0-9+/_=.-]{{16,}})", _random, gates=":="),
+    _rule("named_secret", "secret", _NAMES, rf"{_NAMED}[\"']([^\s\"']{{8,}})[\"']", _chosen, gates=":="),
     _rule("email", "pii", "@", r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _someones_mail),
     _rule(
         "iban", "pii", "", r"\b([A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?)\b", _iban, digits=True
     ),
     _rule("card_number", "pii", "", _CARD, _luhn, digits=True),
-    _rule("ahv_number", "pii", "756.", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv),
+    _rule("ahv_number", "pii", "756.", r"\b(756\.\d{4}\.\d{4}\.\d{2})\b", _ahv, digits=True),
     _rule("cpf_number", "pii", "-", r"\b(\d{3}\.\d{3}\.\d{3}-\d{2})\b", _cpf, digits=True),
     _rule("dni_number", "pii", "", r"\b((?:\d{8}|[XYZ]\d{7})-?[A-HJ-NP-TV-Z])\b", _dni, digits=True),
     _rule("nir_number", "pii", "", _NIR, _nir, digits=True),
@@ -267,9 +294,21 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("phone", "pii", "-", r"(?<![\w+(-])(\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])", _phone, digits=True),
     _rule("phone", "pii", "", _CALLED, _phone, digits=True),
-    _rule("ip_address", "pii", ".", _NO_VERSION + r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?!\w|\.\d)", _public_address),
-    _rule(
-        "ip_address", "pii", ":", r"(?<![\w:])((?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f]{1,4})(?![\w:])", _public_address
-    ),
+    _rule("ip_address", "pii", ".", _IP4, _public_address, may=_dotted),
+    _rule("ip_address", "pii", ":", _IP6, _public_address, may=_many_colons),
 )
-_WITHOUT_DIGITS = tuple(rule for rule in RULES if not rule.digits)
+_BY_DIGITS = tuple((n, rule) for n, rule in enumerate(RULES) if rule.digits)
+
+
+def _by_gate() -> tuple[tuple[str, tuple[tuple[str, tuple[int, ...]], ...]], ...]:
+    """(character, ((part, rules that need it), ...)): of each part the character that texts have least often."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for n, rule in enumerate(RULES):
+        for part in () if rule.digits else rule.needs:
+            for gate in rule.gates or next(c for c in "_@JKz-xA.:" if c in part):
+                parts = found.setdefault(gate, {})
+                parts[part] = (*parts.get(part, ()), n)
+    return tuple((gate, tuple(parts.items())) for gate, parts in found.items())
+
+
+_GATES = _by_gate()

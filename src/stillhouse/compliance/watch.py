@@ -6,12 +6,13 @@ leaves and counted elsewhere. What is said about a finding is its rule and a sal
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 from stillhouse.compliance.screening import Finding, Tally, redacted, scan
 from stillhouse.errors import TermsRefused
-from stillhouse.lines import to_row
-from stillhouse.records import Lost, Record, StoredSignal, TopLogprobs
+from stillhouse.lines import names_of
+from stillhouse.records import Act, Lost, Message, Record, StoredSignal, TopLogprobs
 from stillhouse.teachers.base import Failure, Request
 
 __all__ = ["Watch", "screening_lines", "texts_of"]
@@ -55,7 +56,7 @@ class Watch:
         if isinstance(record, TopLogprobs | StoredSignal):  # its text was seen as the example it was born from
             yield record
             return
-        found = tuple(self._scanned(texts_of(to_row(record)[0])))
+        found = tuple([one for text in _texts(record) for one in scan(text, salt=self.salt)])
         kind = self._stopped("ingest", found, f"row {record.id}")
         self._count("ingest", found, lost=kind is not None)
         if kind is None:
@@ -76,13 +77,11 @@ class Watch:
         self.tallies = {}
         return told
 
-    def _scanned(self, texts: Iterable[str]) -> Iterator[Finding]:
-        for text in texts:
-            yield from scan(text, salt=self.salt)
-
     def _count(self, point: str, found: tuple[Finding, ...], *, lost: bool) -> None:
-        redacts = point == "egress" and self.egress != "send"
-        self.tallies.setdefault(point, Tally(redacts)).add(found, lost=lost)
+        tally = self.tallies.get(point)
+        if tally is None:
+            tally = self.tallies[point] = Tally(redacts=point == "egress" and self.egress != "send")
+        tally.add(found, lost=lost)
 
     def _stopped(self, point: str, found: tuple[Finding, ...], where: str) -> str | None:
         """What keeps a text with a credential from going on: the end of the run, or of the row."""
@@ -99,20 +98,40 @@ class Watch:
 
 def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
     """The texts of a row as it is stored, however deep; `asked` holds nothing that prompt, columns and the recipe do not."""
+    found: list[str] = []
     for key, value in row.items():
         if key not in _NO_TEXT:
-            yield from _strings(value)
+            _gather(value, found)
+    return iter(found)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _texts(record: Record) -> list[str]:
+    """The same of a record that is still to be stored."""
+    found: list[str] = []
+    kind: type = type(record)
+    for name in _names(kind):
+        _gather(getattr(record, name), found)
+    return found
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(name for name in names_of(kind) if name not in _NO_TEXT)
+
+
+def _gather(value: Any, found: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        found.append(value)
+    elif isinstance(value, Message):
+        found.append(value.content)
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from _strings(each)
-    elif isinstance(value, list):
+            _gather(each, found)
+    elif isinstance(value, list | tuple):
         for each in value:
-            yield from _strings(each)
+            _gather(each, found)
+    elif isinstance(value, Act):
+        found += (value.thought, value.action, value.argument, value.observation)
 
 
 def screening_lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
