@@ -38,14 +38,17 @@ _RECORD: dict[bytes, Callable[[bytes], Any]] = {
     kind.__name__.encode(): msgspec.json.Decoder(kind).decode for kind in _WITHOUT_ARRAYS
 }
 _HEAD: dict[type, bytes] = {kind: f'{{"kind":"{kind.__name__}",'.encode() for kind in _WITHOUT_ARRAYS}
+_NUMBERED = (Ranking, Trajectory)
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
 def record_line(record: Record) -> bytes | None:
     """A record as a line; None where it has arrays, or holds what only `to_row` and `dump_line` write as it is."""
-    head = _HEAD.get(type(record))
-    loose = (record.columns, getattr(record, "scores", None), getattr(record, "reward", None))
-    if head is None or not _plain_data(loose):
+    kind = type(record)
+    head = _HEAD.get(kind)
+    if head is None or (record.columns and not _plain_data(record.columns)):
+        return None
+    if kind in _NUMBERED and not _plain_data((getattr(record, "scores", None), getattr(record, "reward", None))):
         return None
     try:
         return head + _encoded(record)[1:] + b"\n"

@@ -230,7 +230,7 @@ def _canonical(value: object) -> str:
     if type(value) is str:
         return _quoted(value)
     if type(value) is tuple:
-        return f"[{', '.join([_canonical(each) for each in value])}]"
+        return f"[{', '.join([_quoted(each) if type(each) is str else _canonical(each) for each in value])}]"
     if type(value) is Message:
         return f"[{_quoted(value.role)}, {_quoted(value.content)}]"
     return "null" if value is None else _CANONICAL.encode(value)

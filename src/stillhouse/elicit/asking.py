@@ -75,7 +75,8 @@ def asked(
             yield from requests
 
     for outcome in teacher.ask(stream()):
-        ordinal, index = map(int, outcome.request.tag.split("/"))
+        number, _, sample = outcome.request.tag.partition("/")
+        ordinal, index = int(number), int(sample)
         answers.setdefault(ordinal, {})[index] = outcome
         while len(answers.get(following, ())) == sampling.n:
             (item, _), done = waiting.pop(following), answers.pop(following)
@@ -122,7 +123,9 @@ def answered_by(
         if isinstance(value, Lost):
             yield value
         else:
-            yield born(replace(seed, prompt=learn_under(seed, outcome)), value, outcome, teacher.name)
+            prompt = learn_under(seed, outcome)
+            learner = seed if prompt is seed.prompt else replace(seed, prompt=prompt)
+            yield born(learner, value, outcome, teacher.name)
 
 
 def as_asked(_: Seed, outcome: Outcome) -> Prompt:

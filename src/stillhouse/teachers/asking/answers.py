@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ class AnswerStore:
             for row in self._select(f"SELECT {_ANSWER} FROM answer WHERE key IN ({_marks(part)})", part):
                 found[row[0]] = Known(_answer(row))
             missing = [key for key in part if key not in found]
+            if not missing:
+                continue
             failed = f"SELECT key, outcome, detail FROM attempt WHERE key IN ({_marks(missing)})"
             query = f"{failed} AND outcome IN ({_marks(TERMINAL)})"
             for key, outcome, detail in self._select(query, [*missing, *TERMINAL]):
@@ -311,9 +314,13 @@ _ADD_SPEND = (
 
 def _answer(row: tuple[Any, ...]) -> Answer:
     _, text, reasoning, finish, served, input_tokens, output_tokens, estimated, ignored, cost = row
-    return Answer(
-        text, finish, reasoning, served, input_tokens, output_tokens, bool(estimated), tuple(json.loads(ignored)), cost
-    )
+    return Answer(text, finish, reasoning, served, input_tokens, output_tokens, bool(estimated), _fields(ignored), cost)
+
+
+@lru_cache(maxsize=64)
+def _fields(ignored: str) -> tuple[str, ...]:
+    """The names in `answer.ignored`: the answers of one server share a few lists."""
+    return tuple(json.loads(ignored))
 
 
 def _answer_row(key: str, attempt: int, answer: Answer, logprobs: bytes | None) -> tuple[Any, ...]:
