@@ -16,8 +16,8 @@ MODULES = {
 
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
-    ("errors", "records", "lines", "store", "render", "quiet", "rows"),
-    ("teachers", "graders", "compliance", "pocket", "generate", "apart", "scoring", "products"),
+    ("errors", "records", "lines", "store", "render", "quiet", "rows", "markup"),
+    ("teachers", "graders", "compliance", "pocket", "generate", "apart", "scoring", "embedding", "products"),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals", "tools", "environments"),
     ("train", "evaluate", "testing"),
     ("recipe", "plain", "resolve", "knobs", "matching", "plan", "check", "soundness"),
@@ -41,6 +41,8 @@ LAYERS = (
         "phases",
         "exporting",
         "probing",
+        "estimate",
+        "ranges",
         "preflight",
     ),
     ("cli", "cli_store", "cli_terms", "cli_measure", "catalogue", "copying", "chatting", "launch", "__main__"),

@@ -120,12 +120,14 @@ def check(
 
     from stillhouse.catalogue import plan_lines
     from stillhouse.check import check as check_recipe
+    from stillhouse.estimate import estimate
     from stillhouse.recipe import load_recipe
     from stillhouse.terms import terms_of
 
     loaded = load_recipe(recipe, changes or [])
     plan = asdict(check_recipe(loaded, limit=limit))
     plan["terms"] = terms_of(loaded, registry_file=registry).before_spending()
+    plan["estimate"] = (told := estimate(loaded, limit=limit)).as_dict()
     looked = None
     if deep:
         from stillhouse.preflight.deep import deep as look
@@ -135,6 +137,7 @@ def check(
         _json(plan | ({"deep": looked.as_dict()} if looked else {}))
     else:
         _lines(plan_lines(plan))
+        _lines(told.texts())
         _lines(looked.lines(colour=sys.stdout.isatty()) if looked else ())
     if looked and looked.refused:
         raise RecipeError(looked.refused[0].text)
@@ -286,7 +289,9 @@ def _run(
     yes: bool = False,
 ) -> None:
     from stillhouse.catalogue import compared, score_lines
+    from stillhouse.check import check as check_recipe
     from stillhouse.costs import ask_first
+    from stillhouse.estimate import estimate
     from stillhouse.recipe import load_recipe
     from stillhouse.run import Options, execute
 
@@ -297,8 +302,12 @@ def _run(
         limit=limit, budget=budget, without=without, registry=registry, command=command, on=on, retry=retry
     )
     loaded = load_recipe(recipe, changes)
+    check_recipe(loaded, limit=1)  # every name and knob; the seeds are counted when it runs
+    expected = estimate(loaded, limit=limit)
     if not yes:
-        ask_first(loaded, budget=budget, limit=limit)
+        ask_first(expected, limited=bool(budget or loaded.recipe.budget))
+    if expected.worst_usd:
+        typer.echo(expected.total(), err=True)
     done = execute(loaded, out, options)
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))

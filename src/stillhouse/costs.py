@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
-from stillhouse.recipe import Loaded, TeacherEntry
-from stillhouse.resolve import PACKAGE, import_file
+from stillhouse.estimate import Estimate
 from stillhouse.store import read_json
-from stillhouse.teachers.asking.wire import Price
 
 _MUCH_USD = 10.0  # a run that may cost more is asked about first
-_FRAME = 1000  # characters that an elicitor puts around a prompt, at most about
 
 
 def cost_of(run: Path) -> dict[str, Any]:
@@ -66,42 +63,15 @@ def _summed(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def worst_of(loaded: Loaded, limit: int | None = None) -> dict[str, float]:
-    """Dollars that each paid teacher may take at most for what the plan asks: every prompt a token a byte, every answer
-    as long as it may be. What is in the store already and cut-off answers that are asked again are not counted.
-    """
-    from stillhouse.check import check
-    from stillhouse.teachers.base import Sampling
-
-    prices = {name: _price(entry) for name, entry in loaded.recipe.teachers.items()}
-    found: dict[str, float] = {}
-    for branch in check(loaded, limit=limit).branches:
-        for name, requests in branch["requests"].items():
-            price = prices.get(name)
-            if price is None or not (price.input_usd or price.output_usd):
-                continue
-            most = loaded.recipe.teachers[name].sampling.get("max_tokens", Sampling().max_tokens)
-            prompt = branch["prompt_chars"] / max(1, branch["seeds"]) + _FRAME
-            found[name] = found.get(name, 0.0) + requests * price.cost(round(prompt), most)
-    return found
-
-
-def _price(entry: TeacherEntry) -> Price | None:
-    """What a teacher behind a server takes; None for local ones."""
-    kind = import_file(PACKAGE / "teachers" / f"{entry.backend}.py").Teacher
-    return kind(**entry.knobs).price() if hasattr(kind, "price") else None
-
-
-def ask_first(loaded: Loaded, *, budget: str | None, limit: int | None) -> None:
+def ask_first(told: Estimate, *, limited: bool) -> None:
     """Refuses a run that may cost much and that nobody has limited or said yes to."""
-    if budget or loaded.recipe.budget:
-        return
-    worst = worst_of(loaded, limit)
-    total = sum(worst.values())
-    if total > _MUCH_USD:
+    if not limited and told.worst_usd > _MUCH_USD:
+        teachers = sorted({line.teacher for line in told.lines})
+        worst = {name: sum(line.worst_usd for line in told.lines if line.teacher == name) for name in teachers}
         who = ", ".join(f"{name} ${usd:.2f}" for name, usd in worst.items())
         raise RecipeError(
-            f"this run may cost up to about ${total:.2f} ({who}); say --yes, or limit it with --budget {_MUCH_USD:g}usd"
+            f"this run may cost up to about ${told.worst_usd:.2f} ({who}), ${told.usd.expected:.2f} as estimated by `still "
+            f"check`; say --yes, or limit it with --budget {_MUCH_USD:g}usd"
         )
 
 

@@ -13,8 +13,9 @@ import yaml
 from stillhouse import distill
 from stillhouse.books import audit
 from stillhouse.cli import main
-from stillhouse.costs import ask_first, cost_of, worst_of
+from stillhouse.costs import ask_first, cost_of
 from stillhouse.errors import RecipeError
+from stillhouse.estimate import estimate
 from stillhouse.recipe import load_recipe
 from stillhouse.run import Options, execute
 from stillhouse.testing.provider import BatchStep, FakeProvider, Step, status
@@ -177,12 +178,13 @@ def test_a_budget_that_cannot_be_is_refused_by_check(recipe_at: Callable[..., Pa
 
 
 def test_a_run_that_may_cost_much_is_asked_about_first(recipe_at: Callable[..., Path]) -> None:
-    made = load_recipe(recipe_at(backend="openai", model="m", base_url="https://api.example.com/v1"))
-    worst = worst_of(made)["main"]
-    assert worst > 12 * 512 * 1e3 / 1e6
-    with pytest.raises(RecipeError, match=r"up to about \$.*--yes, or limit it with --budget"):
-        ask_first(made, budget=None, limit=None)
-    ask_first(made, budget="5usd", limit=None)
-    ask_first(made, budget=None, limit=1)
+    price = {"in": 2e3, "out": 2e3}
+    made = load_recipe(recipe_at(backend="openai", model="m", base_url="https://api.example.com/v1", price=price))
+    told = estimate(made)
+    assert told.worst_usd > 12 * 512 * 2e3 / 1e6
+    with pytest.raises(RecipeError, match=r"up to about \$.*, \$6.* as estimated.*--yes, or limit it with --budget"):
+        ask_first(told, limited=False)
+    ask_first(told, limited=True)
+    ask_first(estimate(made, limit=1), limited=False)
     free = load_recipe(recipe_at(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", price=None))
-    assert worst_of(free) == {}
+    assert estimate(free).worst_usd == 0

@@ -29,6 +29,7 @@ from stillhouse.teachers.asking.leases import owner, settle_dead
 from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.online import Asker
 from stillhouse.teachers.asking.pace import Pace
+from stillhouse.teachers.asking.pilot import Pilot, Tally
 from stillhouse.teachers.asking.settling import Settling
 from stillhouse.teachers.asking.verdicts import Verdicts
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
@@ -46,7 +47,8 @@ class Calls:
     `run` names the run in the ledger: what it spent before counts against its `budget`. `retry` lists failures
     (truncated, refused, empty, context_overflow) to be asked again instead of being remembered. `max_stall` is how many
     seconds an endpoint may be down before the run stops. `watch` screens what leaves. `say` tells a person what they should
-    know while it happens (a batch was sent, another model answers). `on` "ray" spreads what local teachers generate.
+    know while it happens (a batch was sent, another model answers). `on` "ray" spreads what local teachers generate. With a
+    `pilot` nobody is asked: what is not stored is counted there.
     Close it, or use it as a context manager.
     """
 
@@ -62,8 +64,9 @@ class Calls:
         watch: Watch | None = None,
         say: Callable[[str], None] = _log.warning,
         on: Literal["ray"] | None = None,
+        pilot: Tally | None = None,
     ) -> None:
-        self.store, self.on = AnswerStore(store), on
+        self.store, self.on, self.pilot = AnswerStore(store), on, pilot
         self.watch, self.say = watch or Watch(), say
         self.watch.salt = self.store.salt()
         self.run = run or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -119,6 +122,7 @@ class Calls:
         if stage_budget is not None and not self.purse.knows("stage", stage):
             self.purse.limit("stage", stage, stage_budget, spent_before(self.store, self.run, stage=stage))
         kind = Revealing if isinstance(backend, Reveals) else Scoring if isinstance(backend, Scores) else Asked
+        kind = kind if self.pilot is None else Pilot
         leaves = self.watch.leaving if online and not is_own(backend.url) else None  # type: ignore[attr-defined]
         self._counts.setdefault(name, Counts())
         steps = getattr(backend, "rungs", 1) if rungs is None else rungs
