@@ -245,3 +245,27 @@ def test_a_tar_of_real_pictures(data: Path) -> None:
     found = list(seeds.captions(path=data / "multimodal" / "cc12m-train-0000.tar"))
     assert len(found) == 32
     assert "Red Square is a city square in Moscow, Russia." in {seed.prompt[0].content for seed in found}
+
+
+def test_shared_pages_become_markdown(tmp_path: Path) -> None:
+    """R07 (Vicuna): tags go, form stays, scripts and buttons are no text; what holds no tag is left alone."""
+    page = (
+        '<div class="markdown"><p>Use <b>a loop</b>:</p><pre><code class="language-python">for x in xs:\n    print(x &lt; 2)'
+        "</code></pre><button>Copy code</button><script>track()</script><ul><li>quick</li><li>plain</li></ul>"
+        "<table><tr><th>n</th></tr><tr><td>1_000</td></tr></table></div>"
+    )
+    plain = "Is 1 < 2 && a_b * 2 > 1?\n\n  Yes\tor no?"
+    turns = [{"from": "human", "value": plain}, {"from": "gpt", "value": page}]
+    path = tmp_path / "shared.jsonl"
+    path.write_text(json.dumps({"conversations": turns}) + "\n")
+    (one,) = seeds.conversations(path=path, html=True)
+    assert one.prompt[0].content == plain
+    assert one.response == (
+        "Use **a loop**:\n\n```python\nfor x in xs:\n    print(x < 2)\n```\n\n* quick\n* plain\n\n| n |\n| --- |\n| 1_000 |"
+    )
+    (raw,) = seeds.conversations(path=path)
+    assert raw.response == page
+    (tmp_path / "page.html").write_text("<h1>Mills</h1><p>They <i>turn</i>.</p>")
+    assert [seed.prompt[0].content for seed in seeds.documents(path=tmp_path / "page.html")] == [
+        "# Mills\n\nThey *turn*."
+    ]

@@ -7,6 +7,7 @@ Each takes knobs only and yields `Seed`s one by one. Columns are named to be use
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from stillhouse.elicit.asking import Unparsed
 from stillhouse.elicit.parsing import acts
 from stillhouse.errors import RecipeError, nearest
+from stillhouse.markup import as_markdown
 from stillhouse.records import Example, Lost, Message, Prompt, Seed, Trajectory, content_id, user
 from stillhouse.rows import Row, readable, rows, template_of
 
@@ -76,7 +78,10 @@ def hub(
 
 
 def documents(*, path: Path, pattern: str = "*.txt", max_chars: int = 2000, limit: int | None = None) -> Iterator[Seed]:
-    """Passages of text files (one file, or a folder and a pattern), cut at paragraph ends, at most `max_chars` long."""
+    """Passages of text files (one file, or a folder and a pattern), cut at paragraph ends, at most `max_chars` long.
+
+    Files named .html or .htm are read as Markdown.
+    """
     root = Path(path)
     files = sorted(root.rglob(pattern)) if root.is_dir() else [root]
     if not files or not files[0].exists():
@@ -85,6 +90,8 @@ def documents(*, path: Path, pattern: str = "*.txt", max_chars: int = 2000, limi
     for each in files:
         with readable(each):
             whole = each.read_text(encoding="utf-8")
+        if each.suffix.lower() in (".html", ".htm"):
+            whole = as_markdown(whole)
         for passage in _passages(whole, max_chars):
             if limit is not None and made >= limit:
                 return
@@ -173,6 +180,7 @@ def conversations(
     text: str = "value",
     columns: Sequence[str] = (),
     max_chars: int | None = None,
+    html: bool = False,
     limit: int | None = None,
 ) -> Iterator[Example]:
     """Conversations that people had with a model: one example per assistant turn, learnt under what was said before it.
@@ -189,7 +197,10 @@ def conversations(
         turns = _field(row, field, where)
         if not isinstance(turns, list):
             raise RecipeError(f"{where}: {field!r} is a {type(turns).__name__}, not a list of turns")
-        said = _alternating([_turn(turn, role, text, where) for turn in turns], max_chars)
+        read = [_turn(turn, role, text, where) for turn in turns]
+        if html:
+            read = [replace(turn, content=as_markdown(turn.content)) for turn in read]
+        said = _alternating(read, max_chars)
         kept = {column: _field(row, column, where) for column in columns}
         for i, message in enumerate(said):
             if message.role == "assistant":

@@ -25,7 +25,8 @@ def revise(
 ) -> Iterator[Example | Lost]:
     """Each answer criticised and revised, `times` times, each time by a principle drawn for it; the last revision is given.
 
-    It ends early where a revision changes nothing; an answer that never changes is given as it was. With `chain` the
+    It ends early where a revision changes nothing; an answer that never changes is given as it was. The column `was` keeps
+    the first answer. With `chain` the
     response is answer, critique and revision in turn, to teach revising itself. Sources: R32 (Constitutional AI: up
     to 4 times), R13, R14.
     """
@@ -187,5 +188,6 @@ class Chain:
             marks = ("Critique:", "Revision:")
             text = "\n\n".join([self.texts[0], *(f"{marks[i % 2]} {part}" for i, part in enumerate(self.texts[1:]))])
         asked_with = self.outcomes[-1].request.messages if self.outcomes else one.asked
-        name = content_id("Example", one.id, text, keys)
-        return replace(one, id=name, response=text, asked=asked_with, origin=Origin((one.id,), teacher, keys))
+        name, columns = content_id("Example", one.id, text, keys), {**one.columns, "was": one.response}
+        origin = Origin((one.id,), teacher, keys)
+        return replace(one, id=name, response=text, asked=asked_with, columns=columns, origin=origin)

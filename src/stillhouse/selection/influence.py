@@ -24,18 +24,53 @@ _Scores = list[float | None]
 
 
 def ifd_by_losses(
-    records: Iterable[Example], *, model: str, share: float, below: float = 1.0
+    records: Iterable[Example],
+    *,
+    model: str,
+    share: float,
+    below: float = 1.0,
+    warm_up: int = 0,
+    embedder: str | None = None,
+    learning_rate: float = 1e-3,
+    rank: int = 8,
+    seed: int = 0,
 ) -> Iterator[tuple[Example, str | None]]:
     """Keeps the `share` of examples with the highest ratio of mean token losses, s(A | Q) / s(A).
 
     A ratio of `below` or more means that the prompt does not help (a wrong pair, an unreadable prompt): dropped
-    first. `model` is a local checkpoint, best one that has seen a little of the data; `pocket` is the base student
-    that ships with the package. Reasons: "ifd_too_high", "ifd_too_low", "no_score". Source: R15 (Cherry's
-    definition).
+    first. `model` is a local checkpoint; `pocket` is the base student that ships with the package. With `warm_up` it
+    first sees so many of the examples, once, one at a time, through a LoRA of `rank` at `learning_rate`: those that lie
+    farthest apart by the static `embedder`, or without one, drawn by chance. Cherry warms up on about 1,000 (10 of each of
+    100 clusters). Reasons: "ifd_too_high", "ifd_too_low", "no_score". Source: R15 (Cherry's definition).
     """
-    return _kept(
-        records, share, below, lambda meter, part: _ratios(meter, part, lambda given, alone: given / alone), model
-    )
+    again = replayed(records)
+    meter = _warmed_up(again, model, warm_up, embedder, learning_rate, rank, seed) if warm_up else Meter(model)
+
+    def scored(meter: Meter, part: Sequence[Example]) -> _Scores:
+        return _ratios(meter, part, lambda given, alone: given / alone)
+
+    return _kept(again, share, below, scored, meter)
+
+
+def _warmed_up(
+    records: Iterable[Any], model: str, count: int, embedder: str | None, rate: float, rank: int, seed: int
+) -> "Meter":
+    """A meter whose model has had a brief look at examples unlike one another."""
+    import random
+
+    from stillhouse.selection import embedding
+    from stillhouse.selection.diversity import farthest_first
+    from stillhouse.selection.lora_gradients import Gradients
+
+    texts = [instruction_text(record) for record in records]
+    if embedder:
+        chosen = set(farthest_first(embedding.unit_rows(embedding.load(embedder), texts), count))
+    else:
+        chosen = set(random.Random(seed).sample(range(len(texts)), min(count, len(texts))))
+    adapter = Gradients(model, rank, seed)
+    shown = ((one.prompt, one.response) for at, one in enumerate(records) if at in chosen)
+    adapter.warmed_up(shown, count, rate)
+    return Meter(model, loaded=adapter.loaded())
 
 
 def ifd_by_perplexities(
@@ -144,20 +179,30 @@ def _guessed(meter: "Meter", examples: Sequence[Example]) -> _Scores:
     return [None if a is None or b is None else -_perplexities(a, b) for a, b in zip(given, alone, strict=True)]
 
 
+def difficulties(meter: "Meter", examples: Sequence[Example]) -> _Scores:
+    """IFD of each example by perplexities; None where it cannot be told."""
+    return _ratios(meter, examples, _perplexities)
+
+
+def reverse_difficulties(meter: "Meter", examples: Sequence[Example]) -> _Scores:
+    """Reverse IFD of each example: lower where the answer gives its request away."""
+    return [None if score is None else -score for score in _guessed(meter, examples)]
+
+
 def _perplexities(given: float, alone: float) -> float:
     return math.exp(min(given - alone, 700.0))
 
 
 def _kept(
-    records: Iterable[Example],
+    records: Iterable[Any],
     share: float,
     below: float,
     scored: Callable[["Meter", Sequence[Example]], _Scores],
-    model: str,
+    model: "str | Meter",
 ) -> Iterator[tuple[Example, str | None]]:
     if not 0 < share <= 1:
         raise RecipeError(f"influence: share is {share}; write the share of examples to keep, above 0, up to 1")
-    meter = Meter(model)
+    meter = Meter(model) if isinstance(model, str) else model
     again = replayed(records)
     scores: _Scores = []
     for part in chunks(again):
@@ -176,11 +221,11 @@ def _kept(
 
 
 class Meter:
-    """Mean token losses under a local model; loaded when first asked."""
+    """Mean token losses under a local model; loaded when first asked, unless `loaded` is it and its tokenizer."""
 
-    def __init__(self, model: str, *, batch_size: int = 16) -> None:
+    def __init__(self, model: str, *, batch_size: int = 16, loaded: tuple[Any, Any] | None = None) -> None:
         self._name, self._batch_size = model, batch_size
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded = loaded
 
     def losses(self, pairs: Sequence[tuple[Prompt | None, str]]) -> _Scores:
         """One mean loss in nats per (prompt, text), over the text's tokens and its end; None where nothing can be scored.

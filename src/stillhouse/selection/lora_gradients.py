@@ -42,6 +42,10 @@ class Gradients:
                 loss.backward()
                 optimizer.step()
 
+    def loaded(self) -> tuple[Any, Any]:
+        """The model as it is now, in eval mode, and its tokenizer."""
+        return self._model.eval(), self._tokenizer
+
     def of(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[Any | None]:
         """One float32 vector per pair, on the CPU."""
         import torch
