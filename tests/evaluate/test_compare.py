@@ -36,6 +36,28 @@ def test_bootstrap_over_items_matches_the_normal_interval() -> None:
     assert (got.low, got.high) == pytest.approx((0.75 - 1.96 * se, 0.75 + 1.96 * se), abs=0.004)
 
 
+def test_none_right_is_not_known_to_be_none() -> None:
+    """Rule of three, exactly: 0 of 40 is up to 1 - 0.025^(1/40); and 40 of 40 the mirror of it."""
+    got = single(np.zeros((1, 40)))
+    assert got.bootstrap == (0, 0)
+    assert (got.low, got.high) == pytest.approx((0, 1 - 0.025 ** (1 / 40)))
+    assert single(np.ones((3, 40))).low == pytest.approx(0.025 ** (1 / 40))
+    # 7 of 20: the tabulated Clopper-Pearson limits
+    assert single(np.array([[1.0] * 7 + [0.0] * 13])).counted == pytest.approx((0.1539, 0.5922), abs=1e-4)
+
+
+def test_two_arms_that_agree_on_every_item_may_still_differ() -> None:
+    """Agresti and Min: with nothing discordant among 40, +- 1.96 sqrt(1 / 42) / sqrt(42)."""
+    got = paired(np.zeros((1, 40)), np.zeros((1, 40)))
+    assert (got.low, got.high) == pytest.approx((-1.959964 / 42, 1.959964 / 42), abs=1e-6)
+    # 12 gained, 4 lost of 100: mean 8 / 102, variance (17 / 102 - (8 / 102)^2) / 102
+    ours, theirs = np.zeros((1, 100)), np.zeros((1, 100))
+    ours[0, :12], theirs[0, 12:16] = 1, 1
+    half = 1.959964 * ((17 / 102 - (8 / 102) ** 2) / 102) ** 0.5
+    assert paired(ours, theirs).counted == pytest.approx((8 / 102 - half, 8 / 102 + half), abs=1e-6)
+    assert paired(ours * 0.5, theirs).counted is None  # not right or wrong: nothing is known of where items can lie
+
+
 def test_pairing_removes_what_both_arms_share() -> None:
     rng = np.random.default_rng(1)
     hard_I = rng.normal(size=(1, 200))

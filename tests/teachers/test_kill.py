@@ -16,7 +16,7 @@ from stillhouse.teachers.asking.answers import AnswerStore
 from stillhouse.teachers.asking.books import audit
 from stillhouse.teachers.base import Answer, Request, Sampling
 from stillhouse.teachers.calls import Calls
-from stillhouse.testing.provider import FakeProvider, Step, status
+from stillhouse.testing import FakeProvider, Step, status
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
