@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillhouse.errors import RecipeError
-from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.hosted import Hosted, passed_over
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
 from stillhouse.teachers.asking.wire import Fault, Reply
@@ -22,6 +21,12 @@ _FINISH: dict[Any, FinishReason] = {
     "refusal": "refusal", "tool_use": "tool_calls",
 }  # fmt: skip
 
+# what the interface answers with status 400
+_BOUNDS = frozenset((
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
+    "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "$schema", "$id",
+))  # fmt: skip
+
 
 class Teacher(Hosted):
     """A model behind the Anthropic messages protocol.
@@ -29,7 +34,8 @@ class Teacher(Hosted):
     System messages are joined and sent apart, as the protocol wants them. It takes no seed: samples differ by chance,
     and each is kept under its own key. The key is read from the environment variable `api_key_env`; `price` is `{in, out}`
     in dollars per million tokens where no table knows the model, with `batch` the share of it that a batch costs;
-    `extra_body` is added to each request (thinking, for example) and is part of its key. `transport` "batch" sends
+    `extra_body` is added to each request (thinking, for example) and is part of its key. A JSON schema is sent as
+    `output_config`, for models that take one (`allow_drop: [response_schema]` for others). `transport` "batch" sends
     requests in bulk, answered within a day, for half the price. `on_model_mismatch` "stop" ends the run when another model
     answers than was asked. Raises TeacherError where the server cannot be reached or refuses the key.
     """
@@ -70,10 +76,6 @@ class Teacher(Hosted):
         return AnthropicBatches(self)
 
     def body(self, request: Request, seed: int) -> dict[str, Any]:
-        if request.response_schema is not None and "response_schema" not in self._dropped:
-            raise RecipeError(
-                "the anthropic teacher is sent no JSON schema; write `allow_drop: [response_schema]` to rely on the prompt"
-            )
         sampling = request.sampling
         system = "\n\n".join(message.content for message in request.messages if message.role == "system")
         body: dict[str, Any] = {
@@ -88,9 +90,15 @@ class Teacher(Hosted):
             body["top_p"] = sampling.top_p
         if sampling.stop:
             body["stop_sequences"] = list(sampling.stop)
+        if request.response_schema is not None:
+            schema = {"type": "json_schema", "schema": taken(request.response_schema)}
+            body["output_config"] = {"format": schema}
         for name in self._dropped:
-            body.pop({"stop": "stop_sequences"}.get(name, name), None)
-        return body | self._extra
+            body.pop({"stop": "stop_sequences", "response_schema": "output_config"}.get(name, name), None)
+        more = dict(self._extra)
+        if "output_config" in body:  # an effort beside the form
+            more["output_config"] = {**(more.get("output_config") or {}), **body["output_config"]}
+        return body | more
 
     def reply(self, request: Request, received: Received) -> Reply:
         value, content = received.value, received.value.get("content")
@@ -102,9 +110,29 @@ class Teacher(Hosted):
         answer = Answer(
             text, _FINISH.get(value.get("stop_reason"), "unknown"), _joined(blocks, "thinking") or inside,
             str(value.get("model") or ""), usage["input_tokens"], usage["output_tokens"], not counted,
-            ("max_tokens",) if counted and usage["output_tokens"] > request.sampling.max_tokens else (),
+            passed_over(request, text, usage["output_tokens"] if counted else 0, "output_config"),
         )  # fmt: skip
         return Reply(answer, received.raw, 200, str(value.get("id") or ""), counted=counted, **usage)
+
+
+def taken(schema: Any) -> Any:
+    """A JSON schema as the interface takes it: objects closed, bounds on numbers, lengths and patterns left out.
+
+    What is left out is told in the prompt and checked when the answer is read.
+    """
+    if isinstance(schema, list):
+        return [taken(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key not in _BOUNDS}
+    for key, value in kept.items():
+        if key in ("properties", "$defs", "definitions"):  # names of the user's, not keywords
+            kept[key] = {name: taken(each) for name, each in value.items()}
+        elif key not in ("enum", "const", "default", "required"):
+            kept[key] = taken(value)
+    if kept.get("type") == "object" or "properties" in kept:
+        kept["additionalProperties"] = False
+    return kept
 
 
 def _joined(blocks: list[dict[str, Any]], kind: str) -> str:

@@ -198,6 +198,8 @@ class Calls:
                 self.say(
                     f"teacher {name!r}: {share:.0f} % of {counts.attempts} attempts were cut off; raise sampling.max_tokens"
                 )
+            for field, number in counts.ignored.items():
+                self.say(f"teacher {name!r}: the server passed over {field} in {number} of {counts.attempts} answers")
         if self._loop is not None:
             self._loop.close(self._writer.idle())
             self._loop = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import RecipeError
-from stillhouse.teachers.asking.hosted import Hosted
+from stillhouse.teachers.asking.hosted import Hosted, passed_over
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
 from stillhouse.teachers.asking.wire import Fault, Reply
@@ -102,7 +102,7 @@ class Teacher(Hosted):
         text, reasoning, finish = _content(choices[0], self._api)
         answer = Answer(
             text, finish, reasoning, str(value.get("model") or ""), usage["input_tokens"], usage["output_tokens"],
-            not counted, _ignored(request, text, usage["output_tokens"] if counted else 0),
+            not counted, passed_over(request, text, usage["output_tokens"] if counted else 0, "response_format"),
         )  # fmt: skip
         provider_id, fingerprint = str(value.get("id") or ""), str(value.get("system_fingerprint") or "")
         return Reply(answer, received.raw, 200, provider_id, fingerprint, counted=counted, **usage)
@@ -151,15 +151,3 @@ def _usage(value: Any, request: Request, choice: dict[str, Any]) -> tuple[dict[s
 def _count(details: Any, name: str) -> int:
     number = details.get(name) if isinstance(details, dict) else None
     return number if isinstance(number, int) and number > 0 else 0
-
-
-def _ignored(request: Request, text: str, output_tokens: int) -> tuple[str, ...]:
-    """Fields of the request that the reply shows to have been passed over."""
-    ignored = []
-    if any(stop in text for stop in request.sampling.stop):
-        ignored.append("stop")
-    if output_tokens > request.sampling.max_tokens:
-        ignored.append("max_tokens")
-    if request.response_schema is not None and not text.lstrip().startswith(("{", "[")):
-        ignored.append("response_format")
-    return tuple(ignored)

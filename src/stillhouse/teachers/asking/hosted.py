@@ -11,7 +11,7 @@ from stillhouse.teachers.asking.prices import price_of
 from stillhouse.teachers.asking.wire import Batches, Clock, Fault, Price, Reply
 from stillhouse.teachers.base import Capability, Identity, Outcome, Request
 
-__all__ = ["Hosted"]
+__all__ = ["Hosted", "passed_over"]
 
 
 class Hosted:
@@ -110,3 +110,15 @@ class Hosted:
                 raise TeacherError(f"no key for {self.url}: set the environment variable {self._key_env}")
             self._server = Server(self.url, key, self.timeout, self.headers(key))
         return self._server
+
+
+def passed_over(request: Request, text: str, output_tokens: int, schema_field: str) -> tuple[str, ...]:
+    """Fields of the request that the reply shows to have been passed over; `schema_field` is the server's word for a schema."""
+    passed = []
+    if any(stop in text for stop in request.sampling.stop):
+        passed.append("stop")
+    if output_tokens > request.sampling.max_tokens:
+        passed.append("max_tokens")
+    if request.response_schema is not None and not text.lstrip().startswith(("{", "[")):
+        passed.append(schema_field)
+    return tuple(passed)
