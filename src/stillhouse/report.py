@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from stillhouse.reporting.cards import write_data_card, write_model_card
+from stillhouse.reporting.data_card import write_data_card
+from stillhouse.reporting.model_card import write_model_card
 from stillhouse.reporting.pages import write_page
 from stillhouse.reporting.reading import read_run
 

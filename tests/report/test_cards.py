@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from stillhouse.reporting.cards import data_card, model_card, write_data_card, write_model_card
+from stillhouse.reporting.data_card import data_card, write_data_card
+from stillhouse.reporting.model_card import model_card, write_model_card
 from stillhouse.reporting.reading import read_run
 
 from . import folders

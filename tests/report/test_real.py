@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from stillhouse.report import write_report
-from stillhouse.reporting.cards import write_data_card
+from stillhouse.reporting.data_card import write_data_card
 from stillhouse.reporting.reading import branches_of, read_run
 from stillhouse.reporting.verdict import headline, role_of
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from stillhouse.compliance.watch import screening_lines
 from stillhouse.papers import BOM, SUMMARY
 from stillhouse.reporting import plots, tables
-from stillhouse.reporting.cards import says
+from stillhouse.reporting.model_card import says
 from stillhouse.reporting.reading import (
     BASE,
     Answered,
