@@ -178,9 +178,11 @@ def test_a_real_signature_is_verified(signed, tmp_path):
     assert read_acknowledgment(file, [tmp_path / "nobody"]).signature == "unchecked"
 
 
-@pytest.mark.parametrize("forgery", ["text", "person", "name_space"])
+@pytest.mark.parametrize("forgery", ["text", "person", "name_space", "strangers_key", "another_signers_key"])
 def test_a_forged_acknowledgment_lifts_nothing(signed, tmp_path, forgery):
-    """The text changed after signing, somebody else's name, or a signature made for another purpose."""
+    """The text changed after signing, somebody else's name, a signature made for another purpose, or one that is as well
+    formed as any and made with a key that is nobody's, or that of another allowed signer.
+    """
     plan, file = signed
     text = file.read_text()
     if forgery == "text":
@@ -189,7 +191,17 @@ def test_a_forged_acknowledgment_lifts_nothing(signed, tmp_path, forgery):
         file.write_text(text.replace("ada@", "eve@"))
     else:
         (tmp_path / "ack.json.sig").unlink()
-        command = ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", str(tmp_path / "key"), str(file)]
+        key, space = tmp_path / "key", "stillhouse-ack"
+        if forgery == "name_space":
+            space = "git"
+        else:
+            key = tmp_path / "other"
+            make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+            subprocess.run(make, check=True, capture_output=True)
+        if forgery == "another_signers_key":
+            with (tmp_path / "allowed_signers").open("a") as allowed:
+                allowed.write(f"eve@acme.test {(tmp_path / 'other.pub').read_text()}")
+        command = ["ssh-keygen", "-Y", "sign", "-n", space, "-f", str(key), str(file)]
         subprocess.run(command, check=True, capture_output=True)
     given = read_acknowledgment(file, signer_files(tmp_path))
     assert given.signature == "bad"

@@ -14,7 +14,10 @@ from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused
 from stillhouse.records import Act, Example, Lost, Origin, Seed, Trajectory, content_id, user
+from stillhouse.teachers.asking import jobs
+from stillhouse.teachers.asking.files import write_durably
 from stillhouse.teachers.base import Failure, Request
+from stillhouse.testing.provider import FakeProvider
 
 KEY = "ghp_" + "a1B2" * 9
 MAIL = "ada@analytical.uk"
@@ -119,6 +122,67 @@ def test_a_credential_in_a_seed_stops_the_run_before_anything_is_sent(tmp_path, 
     assert elsewhere.seen == []
 
 
+@pytest.fixture
+def batched(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProvider]:
+    """A provider with batch interfaces that stands in the way of all HTTP."""
+    with FakeProvider("Noted.") as provider:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, provider.url.removesuffix("/v1"))
+        for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+            monkeypatch.setenv(name, "none")
+        yield provider
+
+
+def by_batch(tmp_path, prompts, backend, **more):
+    recipe = hosted(tmp_path, prompts, **more)
+    recipe["teachers"]["main"] |= {"backend": backend, "transport": "batch"}
+    return recipe
+
+
+def arrived(provider: FakeProvider) -> str:
+    """Everything that the provider was sent: uploaded files and the items of its batches."""
+    files = b"".join(provider.batches.files.values()).decode()
+    return files + json.dumps([batch.items for batch in provider.batches.made])
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+def test_a_batch_is_screened_before_its_file_is_written(tmp_path, batched, backend, monkeypatch):
+    """What leaves by batch is what would leave one by one, and the file that waits in the store's folder holds no more."""
+    written: list[bytes] = []
+    monkeypatch.setattr(jobs, "write_durably", lambda path, lines: (written.append(lines), write_durably(path, lines)))
+    recipe = by_batch(tmp_path, [f"Write to {MAIL}.", "Say hello."], backend)
+    run = distill(recipe, out=tmp_path / "run", quiet=True)
+    assert [len(batch.items) for batch in batched.batches.made] == [2]
+    assert MAIL not in arrived(batched) + b"".join(written).decode()
+    assert "Write to [EMAIL]." in arrived(batched)
+    assert [row.prompt[0].content for row in run.records("answers")] == [f"Write to {MAIL}.", "Say hello."]
+    step = next(s for s in run.manifest["steps"] if s["do"] == "labeling.answer")
+    assert (step["screening"]["egress"]["texts"], step["screening"]["egress"]["pii"]) == (2, 1)
+    assert audit(run.path)["balanced"]
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+def test_a_row_that_may_not_leave_is_in_no_batch(tmp_path, batched, backend):
+    recipe = by_batch(tmp_path, [f"Write to {MAIL}.", "Say hello."], backend, screening={"egress": "drop"})
+    run = distill(recipe, out=tmp_path / "run", quiet=True)
+    assert [len(batch.items) for batch in batched.batches.made] == [1]
+    assert "Write to" not in arrived(batched)
+    assert run.manifest["steps"][1]["lost"] == {"personal_data_found": 1}
+    assert audit(run.path)["balanced"]
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+def test_one_credential_keeps_the_whole_batch_at_home(tmp_path, batched, backend):
+    recipe = by_batch(tmp_path, ["Say hello.", "Say goodbye."], backend)
+    recipe["knowledge"]["answers"]["elicit"][0]["instruction"] = f"Use the token {KEY}."
+    with pytest.raises(TermsRefused, match="SECRET_FOUND:egress"):
+        distill(recipe, out=tmp_path / "run", quiet=True)
+    assert (batched.batches.made, batched.batches.files, batched.requests) == ([], {}, [])
+    assert not list((tmp_path / "store").glob("batches/*"))
+
+
 def test_a_credential_in_an_instruction_stops_before_that_prompt_is_sent(tmp_path, elsewhere):
     recipe = hosted(tmp_path, ["Say hello."])
     recipe["knowledge"]["answers"]["elicit"][0]["instruction"] = f"Use the token {KEY}."
@@ -169,7 +233,7 @@ def asked(text, **more):
 
 def test_hashes_need_the_salt():
     record = Seed("s", user(f"Log in with {KEY}"))
-    one, other = (next(Watch("drop", salt=salt).coming(record)) for salt in (b"x", b"y"))
+    one, other = next(iter(Watch("drop", salt=salt).coming(record)) for salt in (b"x", b"y"))
     assert isinstance(one, Lost)
     assert isinstance(other, Lost)
     assert one.detail != other.detail
