@@ -233,7 +233,9 @@ def _canonical(value: object) -> str:
         return f"[{', '.join([_quoted(each) if type(each) is str else _canonical(each) for each in value])}]"
     if type(value) is Message:
         return f"[{_quoted(value.role)}, {_quoted(value.content)}]"
-    return "null" if value is None else _CANONICAL.encode(value)
+    if value is None:
+        return "null"
+    return "{}" if value == {} else _CANONICAL.encode(value)
 
 
 def _plain(value: object) -> object:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from stillhouse.errors import RecipeError
@@ -20,6 +21,24 @@ from stillhouse.errors import RecipeError
 __all__ = ["Taint", "branch_ends", "branch_steps", "ends_by_teachers", "rows_by_teachers", "taint", "teachers_of_rows"]
 
 Names = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    parents: tuple[str, ...] = ()
+    teacher: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is read of a row here; the rest of its line is passed over."""
+
+    id: str
+    origin: _Origin
+
+
+_read = msgspec.json.Decoder(_Row).decode
+_NOBODY: Names = frozenset()
 
 
 @dataclass
@@ -111,27 +130,37 @@ def _reached(files: list[Path]) -> Iterator[tuple[Path, Iterator[tuple[str, Name
 
     def rows(file: Path) -> Iterator[tuple[str, Names]]:
         for row in _rows(file):
-            origin = row["origin"]
-            behind = [known[p] for p in origin.get("parents", ()) if p in known]
-            own = frozenset([origin["teacher"]]) if origin.get("teacher") else frozenset[str]()
-            names = own.union(*behind)
-            known[row["id"]] = sets.setdefault(names, names) | known.get(row["id"], frozenset())
-            yield row["id"], names
+            origin = row.origin
+            names = own = frozenset([origin.teacher]) if origin.teacher else _NOBODY
+            if behind := [known[p] for p in origin.parents if p in known]:
+                names = own.union(*behind)
+            names = sets.setdefault(names, names)
+            before = known.get(row.id)
+            known[row.id] = names if before is None else names | before
+            yield row.id, names
 
     for file in files:
         yield file, rows(file)
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
+def _rows(file: Path) -> Iterator[_Row]:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-            except ValueError as e:
-                raise RecipeError(f"{file}:{number}: is not a row of JSON; run the step again") from e
-            if not isinstance(row, dict) or not isinstance(row.get("origin"), dict) or "id" not in row:
-                raise RecipeError(f"{file}:{number}: a row without id and origin says nothing about its teacher")
-            yield row
+                yield _read(line)
+            except msgspec.MsgspecError:  # numbers that are not finite, halves of characters; or no row at all
+                yield _slowly(line, f"{file}:{number}")
+
+
+def _slowly(line: bytes, where: str) -> _Row:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise RecipeError(f"{where}: is not a row of JSON; run the step again") from e
+    if not isinstance(row, dict) or not isinstance(row.get("origin"), dict) or "id" not in row:
+        raise RecipeError(f"{where}: a row without id and origin says nothing about its teacher")
+    origin = row["origin"]
+    return _Row(row["id"], _Origin(tuple(origin.get("parents") or ()), origin.get("teacher") or ""))
 
 
 def taint(run: Path, teacher: str) -> Taint:

@@ -4,7 +4,7 @@ A credential stops the run at every point, or loses the row where the recipe say
 leaves and counted elsewhere. What is said about a finding is its rule and a salted hash, never the text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
@@ -48,21 +48,19 @@ class Watch:
         plain = (replace(m, content=redacted(m.content, each)) for m, each in zip(request.messages, found, strict=True))
         return replace(request, messages=tuple(plain))
 
-    def coming(self, record: Record) -> Iterator[Record | Lost]:
+    def coming(self, record: Record) -> Sequence[Record | Lost]:
         """A row before it is written into the run; where it may not be, a loss for each row it was born from.
 
         Raises TermsRefused.
         """
         if isinstance(record, TopLogprobs | StoredSignal):  # its text was seen as the example it was born from
-            yield record
-            return
+            return (record,)
         found = tuple([one for text in _texts(record) for one in scan(text, salt=self.salt)])
         kind = self._stopped("ingest", found, f"row {record.id}")
         self._count("ingest", found, lost=kind is not None)
         if kind is None:
-            yield record
-        else:
-            yield from (Lost(one, kind, detail=_said(found)) for one in record.origin.parents or (record.id,))
+            return (record,)
+        return [Lost(one, kind, detail=_said(found)) for one in record.origin.parents or (record.id,)]
 
     def over(self, point: str, texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The report of texts that nothing can be taken out of any more: rows that train, files that are handed out."""
@@ -110,7 +108,11 @@ def _texts(record: Record) -> list[str]:
     found: list[str] = []
     kind: type = type(record)
     for name in _names(kind):
-        _gather(getattr(record, name), found)
+        value = getattr(record, name)
+        if type(value) is str:
+            found.append(value)
+        elif value:
+            _gather(value, found)
     return found
 
 
@@ -120,18 +122,21 @@ def _names(kind: type) -> tuple[str, ...]:
 
 
 def _gather(value: Any, found: list[str]) -> None:
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         found.append(value)
-    elif isinstance(value, Message):
+    elif kind is Message:
         found.append(value.content)
+    elif kind is list or kind is tuple:
+        for each in value:
+            _gather(each, found)
     elif isinstance(value, Mapping):
         for each in value.values():
             _gather(each, found)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _gather(each, found)
-    elif isinstance(value, Act):
+    elif kind is Act:
         found += (value.thought, value.action, value.argument, value.observation)
+    elif isinstance(value, str):
+        found.append(value)
 
 
 def screening_lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
