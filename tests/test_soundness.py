@@ -52,7 +52,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"student\.prune\.on: no branch 'y'; known: pairs, x",
     ),
     "a classifier without classes": (lambda f: plan(f, CE, student={"kind": "classifier"}), "needs its classes"),
-    "a kind that cannot be trained": (lambda f: plan(f, CE, student={"kind": "encoder"}), "cannot be trained yet"),
+    "an encoder that should write": (
+        lambda f: plan(f, CE, student={"kind": "encoder"}),
+        "a student of kind encoder learns from Example, Ranking",
+    ),
     "a scorer that should write": (
         lambda f: plan(f, {"do": "ranking.dpo", "on": "pairs"}, student={"kind": "reward"}),
         "a student of kind reward learns from Ranking, Example and from objectives on its scores",

@@ -227,10 +227,10 @@ def _arrays(found: Signature, held: str, entry: ObjectiveEntry, phase: Phase, re
     from stillhouse.train.batch import provided
     from stillhouse.train.terms import lacking
 
+    kind = recipe.student.kind if recipe.student else "causal_lm"
     for name in entry.teachers:
         if name != REFERENCE:
-            require(name, "logits", recipe, where)
-    kind = recipe.student.kind if recipe.student else "causal_lm"
+            require(name, "embed" if kind == "encoder" else "logits", recipe, where)
     rewarded = bool(phase.rollouts and phase.rollouts.reward)
     beside = bool(phase.rollouts and phase.rollouts.beside)
     offered = provided(held, kind=kind, teachers=len(entry.teachers), rewarded=rewarded, beside=beside)

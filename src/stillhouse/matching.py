@@ -17,6 +17,7 @@ MEANING = {
     "generate": "answer prompts",
     "top_logprobs": "tell log-probs of given text",
     "logits": "give its logits (a local model)",
+    "embed": "give vectors of texts",
 }
 
 

@@ -72,8 +72,9 @@ class Parts:
                 quantise(model, **told.quantise.model_dump())
 
         return load_student(
-            start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=self.seed, adapt=adapt
-        )
+            start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=self.seed, adapt=adapt,
+            pooling=told.pooling,
+        )  # fmt: skip
 
     def terms(self, student: Any) -> list[Any]:
         """The summands of the loss; objectives that are modules are made to fit the student and its teacher."""

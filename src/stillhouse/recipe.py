@@ -252,6 +252,9 @@ class StudentEntry(_Strict):
     kind: Literal["causal_lm", "seq2seq", "classifier", "encoder", "reranker", "reward"] = "causal_lm"
     lora: dict[str, Any] | None = None
     labels: list[str] = Field(default_factory=list)  # the classes of kind classifier
+    pooling: Literal["mean", "cls", "last"] | None = (
+        None  # kind encoder; by default what its folder says, else the mean
+    )
     quantise: QuantiseEntry | None = None  # learns to be rounded
     prune: PruneEntry | None = None  # is cut out of the larger `model` first
     dtype: str = "float32"

@@ -56,11 +56,15 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a model is given a prompt alone, and a prompt with its response. `apart`: each to a network of its own."""
+    """How a model is given a prompt alone, and a prompt with its response.
+
+    `apart`: each to a network of its own; `alone`: each text is a sequence by itself, made a vector.
+    """
 
     prompt: Callable[[Any, Sequence[Message]], list[int]]
     whole: Callable[[Any, Sequence[Message], str], Rendered]
     apart: bool = False
+    alone: bool = False
 
 
 _frames: WeakKeyDictionary[Any, _Frame] = WeakKeyDictionary()
@@ -112,6 +116,7 @@ def render_pair(tokenizer: Any, messages: Sequence[Message], response: str) -> R
 TOGETHER = Reading(render_prompt, render)
 APART = Reading(render_source, render_apart, apart=True)
 PAIRED = Reading(render_source, render_pair)
+ALONE = Reading(render_source, render_pair, alone=True)
 
 
 def reading_of(model: Any) -> Reading:

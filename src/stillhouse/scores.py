@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stillhouse.embedding import Embedder
 from stillhouse.errors import RunFailed
 from stillhouse.evaluate.judging import judged
 from stillhouse.evaluate.regression import gates, told
@@ -95,7 +96,7 @@ class Evaluation:
         assert self.recipe.student is not None
         base = student_path(self.recipe.student.model)
         found = [Subject(BASE, None, file_hash(Path(base)) if Path(base).is_dir() else base, base)]
-        if self.recipe.student.kind in SCORERS:
+        if self.recipe.student.kind in SCORERS and self.recipe.student.kind != "encoder":
             found = []  # a model that wrote has no scoring head yet
         found += [Subject(s["arm"], s["seed"], s["hash"], str(self.run / s["path"])) for s in students]
         if entry.teacher:
@@ -158,6 +159,7 @@ class Evaluation:
             "student": lambda: backend.module(),
             "tokenizer": lambda: backend.tokenizer(),
             "scorer": lambda: Scorer(str(subject.path)),
+            "embedder": lambda: Embedder(str(subject.path)),
             "teacher": lambda: self.teachers.backend(entry.teacher).module() if entry.teacher else None,
         }
         return [offered[name]() for name in names]

@@ -15,17 +15,13 @@ SMALL_RANK = 8  # an adapter of fewer ranks holds little of a teacher's distribu
 
 def refuse_student(recipe: Recipe, where: str) -> None:
     """Raises RecipeError for students that cannot be made, or parts of one that exclude each other."""
-    from stillhouse.train.batch import SCORERS, WRITERS
+    from stillhouse.train.batch import SCORERS
 
     student = recipe.student
     if student is None:
         return
-    if student.kind not in (*WRITERS, *SCORERS):
-        able = ", ".join((*WRITERS, *SCORERS))
-        raise RecipeError(
-            f"{where}student.kind: {student.kind} (vectors for retrieval) cannot be trained yet; kinds that can: {able}; "
-            "an encoder such as BERT learns as classifier, reranker or reward"
-        )
+    if student.pooling is not None and student.kind != "encoder":
+        raise RecipeError(f"{where}student.pooling: only a student of kind encoder makes one vector of a text's states")
     if (student.kind == "classifier") != bool(student.labels):
         raise RecipeError(
             f"{where}student.labels: a student of kind classifier needs its classes, and no other takes any"
@@ -58,11 +54,18 @@ def refuse_student(recipe: Recipe, where: str) -> None:
 
 def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: str) -> None:
     """Raises RecipeError where a student that scores is asked to write, or one that writes to score."""
-    from stillhouse.train.batch import SCORERS, WRITERS
+    from stillhouse.train.batch import WRITERS
 
-    if recipe.student is None or recipe.student.kind not in (*WRITERS, *SCORERS):
-        return  # no student to ask; `refuse_student` says so
-    kind, scores = recipe.student.kind, "scorer" in found.inputs
+    if recipe.student is None:
+        return
+    kind, scores = recipe.student.kind, bool({"scorer", "embedder"} & set(found.inputs))
+    if kind == "encoder" or "embedder" in found.inputs:
+        if kind != "encoder" or "embedder" not in found.inputs:
+            able = "retrieval" if kind == "encoder" else "qa, scored.pairs or scored.labels, by its kind"
+            raise RecipeError(f"{where}: {entry.do} cannot be asked of a student of kind {kind}; use {able}")
+        if entry.teacher is not None:
+            raise RecipeError(f"{where}: a teacher that is held against the student writes; leave out `teacher`")
+        return
     if kind == "seq2seq" and "student" in found.inputs:
         raise RecipeError(f"{where}: {entry.do} reads plain text, which an encoder-decoder cannot; use qa")
     if scores == (kind in WRITERS):
@@ -74,6 +77,7 @@ def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: s
 
 def refuse_phase(found: list[tuple[ObjectiveEntry, Signature]], number: int, recipe: Recipe, where: str) -> None:
     """Raises RecipeError for objectives that mean nothing under the settings of their phase."""
+    from stillhouse.train.batch import AS_ONE
     from stillhouse.train.rollout import Adaptive, Rollouts
     from stillhouse.train.terms import check_rollouts
 
@@ -87,7 +91,7 @@ def refuse_phase(found: list[tuple[ObjectiveEntry, Signature]], number: int, rec
         place = f"{where}.objectives[{at}]"
         wants = set(objective.inputs)
         accumulates = int(phase.args.get("gradient_accumulation_steps", 1)) > 1
-        if accumulates and ("mask_N" in wants or "student_mismatched_logprobs_S" in wants):
+        if accumulates and AS_ONE & wants:
             raise RecipeError(
                 f"{place}: {entry.do} compares what a batch holds as one set and cannot be cut into micro-batches; "
                 "set gradient_accumulation_steps to 1"

@@ -114,3 +114,14 @@ def test_candidates_are_scored_by_what_the_reasoning_says(corpus: Path) -> None:
     (lost,) = retrieval.reranked([Example("f", user("bees?"), "hive", None)], path=corpus)
     assert isinstance(lost, Lost)
     assert lost.reason == "too_few_candidates"
+
+
+def test_a_query_gets_its_document_and_hard_negatives(corpus: Path) -> None:
+    """J9, R55: turned round, the document first, then what shares a word with the query, never the document again."""
+    asked = Example("1", user(TEXTS[3]), "which river meets a canal")
+    alone = Example("2", user(TEXTS[1]), "how do insects talk")
+    found, lost = retrieval.negatives([asked, alone], path=corpus, count=2)
+    assert isinstance(found, Ranking)
+    assert (found.prompt, found.responses[0], found.scores) == (user(asked.response), TEXTS[3], (1.0, 0.0, 0.0))
+    assert set(found.responses[1:]) == {TEXTS[0], TEXTS[2]}
+    assert isinstance(lost, Lost) and lost.reason == "no_negative"

@@ -78,6 +78,14 @@ def test_of_several_teachers_answers_the_central_one_is_learnt(made: Made) -> No
     assert {one.origin.teacher for one in found} <= {"one", "two", "three"}
 
 
+def test_queries_find_their_documents_among_hard_negatives(made: Made) -> None:
+    """J9, R55 (InPars), SK11: an encoder learns the document of each query against what BM25 finds beside it."""
+    (found,) = made("skills/nlp/retriever", None).values()
+    assert found and all(one.scores[0] == 1.0 and len(one.responses) == len(one.scores) > 1 for one in found)
+    recipe = load_recipe("skills/nlp/retriever").recipe
+    assert (recipe.student.kind, recipe.train[0].objectives[0].do) == ("encoder", "embedding.in_batch")
+
+
 def test_the_student_samples_in_rounds(made: Made) -> None:
     """R21 (ReST-EM), J5: the base learns from all that was right in every round, its own answers among it."""
     recipe = load_recipe("skills/nlp/grow_and_improve").recipe

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from stillhouse.elicit.asking import instructed
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id
+from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
 from stillhouse.rows import rows, template_of
 from stillhouse.selection.tokens import words
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["marked", "passages", "reranked", "verdict_first"]
+__all__ = ["marked", "negatives", "passages", "reranked", "verdict_first"]
 
 
 def passages(
@@ -79,6 +79,35 @@ def reranked(
         else:
             texts, worth = tuple(found), tuple(found.values())
             yield ranking(one, texts, worth, one.asked, one.origin.teacher, one.origin.keys, parents=(one.id,))
+
+
+def negatives(
+    examples: Iterable[Example],
+    *,
+    path: Path,
+    field: str = "text",
+    count: int = 4,
+    candidates: int = 100,
+    seed: int = 0,
+) -> Iterator[Ranking | Lost]:
+    """Each query with its document and hard negatives: what an encoder or a reranker learns from; no teacher is asked.
+
+    For examples whose prompt is a document and whose response a query for it (`curation.query`); they are turned round. The
+    negatives are `count` drawn from the `candidates` best by BM25 for the query in the file `path`, the document left out.
+    Scores are 1 and 0. Lost: "no_negative" (nothing else shares a word with the query). Sources: J9, R55.
+    """
+    corpus = [str(row[field]) for _, row in rows(Path(path))]
+    index = Index(corpus)
+    for one in examples:
+        document = _query(one, "prompt")
+        found = [corpus[at] for at, _ in index.best(one.response, candidates) if corpus[at] != document]
+        drawn = random.Random(content_id(one.id, seed)).sample(found, min(count, len(found)))
+        if not drawn:
+            yield Lost(one.id, "no_negative")
+            continue
+        asked = replace(one, prompt=user(one.response))
+        texts, worth = (document, *drawn), (1.0, *([0.0] * len(drawn)))
+        yield ranking(asked, texts, worth, one.asked, one.origin.teacher, one.origin.keys, parents=(one.id,))
 
 
 class Index:

@@ -14,7 +14,7 @@ import numpy as np
 
 from stillhouse.records import Prompt
 
-Capability = Literal["generate", "top_logprobs", "logits", "hidden_states"]
+Capability = Literal["generate", "top_logprobs", "logits", "hidden_states", "embed"]
 FinishReason = Literal["stop", "length", "refusal", "content_filter", "tool_calls", "unknown"]
 
 

@@ -69,7 +69,7 @@ class Teacher:
             engine = ".".join(version("transformers").split(".")[:2])
             settings = (("dtype", self._dtype), ("engine", f"transformers {engine}"))
             self._identity = Identity(
-                "hf-local", Path(self._name).name, revision=_digest(self._folder()), settings=settings
+                "hf-local", Path(self._name).name, revision=folder_digest(self._folder()), settings=settings
             )
         return self._identity
 
@@ -238,7 +238,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """sha256 over the content of the files that make the model, by name; hashes of unchanged files are remembered."""
     files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin", ".pt") for path in files):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, Trajectory, content_id
+from stillhouse.records import Lost, Ranking, Record, Seed, TopLogprobs, Trajectory, content_id, user
 from stillhouse.render import TOGETHER, Reading, fingerprint
 
 Layer = int | tuple[int, str]  # hidden states; or the queries, keys or values of a block
@@ -89,16 +89,36 @@ ACROSS = frozenset(
 )
 RELATIONS = frozenset({"student_relations_BTH", "teacher_relations_BTH", "weight_BT"})  # within one sequence of tokens
 TOKENWISE = (TEACHER_PROVIDES | {"judge_probabilities_N"}) - ACROSS - {"student_relations_BTH", "weight_BT"}
-# what a student with a scoring head (one number: reward, reranker; one for each class: classifier) gives
+# what a student that writes nothing gives: a scoring head (one number: reward, reranker; one for each class: classifier)
+# or a vector for each text (encoder)
 _SCORED = frozenset({"student_scores_S", "scores_S", "group_S", "weight_G"})
 _STEPS = frozenset({"student_step_logits_N", "step_labels_N", "weight_N"})
 _CLASSES = frozenset({"student_logits_NV", "student_logprobs_N", "target_ids_N", "weight_N"})
+_VECTORS = frozenset(
+    {
+        "text_vectors_TH",
+        "text_group_T",
+        "query_vectors_GH",
+        "passage_vectors_SH",
+        "batch_passage_vectors_SH",
+        "query_T",
+        "passage_T",
+        "group_S",
+        "scores_S",
+        "text_S",
+        "weight_G",
+    }
+)
+EMBEDDED = frozenset({"teacher_text_vectors_TE"})  # what a teacher that encodes adds
+# what looks at a batch as one set
+AS_ONE = frozenset({"mask_N", "student_mismatched_logprobs_S", "batch_passage_vectors_SH"})
 _EACH_HEARD = frozenset({"heard_NM", "route_N"})  # what tells apart where each of several teachers can be compared
 WRITERS = ("causal_lm", "seq2seq")
 SCORERS: dict[str, dict[str, frozenset[str]]] = {
     "reward": {"Ranking": _SCORED, "Example": _STEPS},
     "reranker": {"Ranking": _SCORED},
     "classifier": {"Example": _CLASSES},
+    "encoder": {"Example": _VECTORS, "Ranking": _VECTORS},
 }
 
 
@@ -110,7 +130,8 @@ def provided(
     `rewarded`: the rollouts have a reward; `beside`: the record's own answer stands beside the student's.
     """
     if kind in SCORERS:
-        return SCORERS[kind].get(held, frozenset())
+        embedded = EMBEDDED if kind == "encoder" and teachers else frozenset()
+        return SCORERS[kind].get(held, frozenset()) | embedded
     offered = ROLLOUTS_PROVIDE if held == "rollouts" else PROVIDES.get(held, frozenset())
     if teachers and "student_logits_NV" in offered:
         offered |= TEACHER_PROVIDES
@@ -263,6 +284,8 @@ def _sequences(
             f"train: branch {name!r} holds {type(record).__name__} records, which have no answer to learn; "
             "elicit answers first (labeling.answer; labeling.acts of trajectories), or learn from rollouts"
         )
+    if reading.alone:
+        return _texts(tokenizer, record, reading)
     if isinstance(record, Ranking):
         found = [reading.whole(tokenizer, record.prompt, response) for response in record.responses]
         return [(whole.ids, whole.start) for whole in found]
@@ -270,6 +293,14 @@ def _sequences(
     if isinstance(record, TopLogprobs):
         _same_tokens(name, record, whole.response, own)
     return [(whole.ids, whole.start)]
+
+
+def _texts(tokenizer: Any, record: Any, reading: Reading) -> list[tuple[list[int], int]]:
+    """The query, where there is one, and the passages: what is learned of each stands at its last token."""
+    told = record.responses if isinstance(record, Ranking) else [record.response]
+    read = [record.prompt] if record.prompt else []
+    found = [reading.prompt(tokenizer, prompt) for prompt in [*read, *(user(text) for text in told)]]
+    return [(ids, len(ids) - 1) for ids in found]
 
 
 def _labelled(

@@ -75,7 +75,7 @@ def _module_of(objective: Any) -> str:
 @contextmanager
 def lent(model: Any, objectives: Sequence[Any]) -> Iterator[None]:
     """The model with the objectives' own parameters hung on it, so that they are trained and shared like its own."""
-    use_cache = model.config.use_cache
+    use_cache = getattr(model.config, "use_cache", None)
     names = {f"stillhouse_objective_{number}": module for number, module in enumerate(modules_of(objectives))}
     for name, module in names.items():
         model.add_module(name, module)
@@ -84,7 +84,8 @@ def lent(model: Any, objectives: Sequence[Any]) -> Iterator[None]:
     finally:
         for name in names:
             delattr(model, name)
-        model.config.use_cache = use_cache
+        if use_cache is not None:
+            model.config.use_cache = use_cache
         model.eval()
 
 
@@ -94,7 +95,9 @@ def modules_of(objectives: Any) -> list[nn.Module]:
 
 def longest(student: Student, max_length: int | None) -> int | None:
     window = getattr(student.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if window is not None and encodes(student.model):  # RoBERTa's first two positions hold no token
+    if window is not None and (
+        encodes(student.model) or student.kind == "encoder"
+    ):  # RoBERTa's first two positions hold no token
         window = min(window, student.tokenizer.model_max_length)
     if max_length is not None and window is not None and max_length > window:
         raise RecipeError(f"train.max_length: {max_length} is more than the student's context of {window} tokens")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.embedding import pooling_of, write_layout
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
 from stillhouse.render import encodes, end_ids, pad_id
@@ -30,6 +31,7 @@ _MEANING = {
     "causal_lm": "causal language model",
     "seq2seq": "encoder-decoder",
     **dict.fromkeys(SCORERS, "model that scores sequences"),
+    "encoder": "model that encodes",
 }
 
 
@@ -38,13 +40,14 @@ class Student:
     """A model and its tokenizer. Training changes the model in place.
 
     `kind` causal_lm and seq2seq (an encoder-decoder) write; reward and reranker give a prompt with an answer one number,
-    classifier a prompt one for each of its `labels`.
+    classifier a prompt one for each of its `labels`, encoder any text a vector.
     """
 
     model: Any
     tokenizer: Any
     kind: str = "causal_lm"
     labels: tuple[str, ...] = ()
+    pooling: str = "mean"  # of kind encoder
 
 
 def load_student(
@@ -56,13 +59,15 @@ def load_student(
     dtype: str = "float32",
     seed: int = 0,
     adapt: Callable[[Any, Any], None] | None = None,
+    pooling: str | None = None,
 ) -> Student:
     """The model and tokenizer of a folder, a hub name, or "pocket" (the embedded base student).
 
     `lora` adds an adapter (`{rank: 32}`; alpha defaults to twice the rank, targets to every linear layer but the head)
     whose first weights come from `seed`; with `base: nf4` what is below it takes four bits a weight (QLoRA). `labels`
-    are the classes of a classifier. `adapt` changes the model, before any adapter, given its tokenizer. Raises
-    RecipeError where that is no model, or for a knob nobody knows.
+    are the classes of a classifier, `pooling` what makes one vector of an encoder's states (by default what its folder
+    says, else the mean). `adapt` changes the model, before any adapter, given its tokenizer. Raises RecipeError where that
+    is no model, or for a knob nobody knows.
     """
     if kind not in KINDS:
         raise RecipeError(f"student.kind: {kind!r} cannot be trained; {nearest(kind, KINDS)}")
@@ -84,11 +89,12 @@ def load_student(
             f"student.model: {source!r} cannot be loaded as a {_MEANING[kind]}: {reason}; "
             "give a folder that from_pretrained loads, a model's name, or pocket"
         ) from error
-    if kind in SCORERS:
+    if kind in SCORERS and kind != "encoder":
         require_scoring_head(model, kind)
     if adapt is not None:
         adapt(model, tokenizer)
-    return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer, kind, tuple(labels))
+    pooling = pooling or (pooling_of(Path(source)) if kind == "encoder" else None) or "mean"
+    return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer, kind, tuple(labels), pooling)
 
 
 def save_student(student: Student, folder: str | Path) -> Path:
@@ -112,6 +118,9 @@ def save_student(student: Student, folder: str | Path) -> Path:
     with quiet():
         model.save_pretrained(folder, **rounded)
     student.tokenizer.save_pretrained(folder)
+    if student.kind == "encoder":
+        longest = min(model.config.max_position_embeddings, student.tokenizer.model_max_length)
+        write_layout(folder, student.pooling, model.config.hidden_size, longest)
     return folder
 
 
@@ -150,13 +159,16 @@ def _with_lora(model: Any, knobs: Mapping[str, Any], seed: int) -> Any:
         torch.manual_seed(seed)
         writes = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
         task = "SEQ_CLS" if encodes(model) or scoring_head(model) is not None else writes
+        task = task if model.get_output_embeddings() is not None or task == "SEQ_CLS" else "FEATURE_EXTRACTION"
         return get_peft_model(model, LoraConfig(task_type=task, **given))
 
 
 def _loaded(source: str, kind: str, tokenizer: Any, labels: Sequence[str], dtype: Any, seed: int) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+    if kind == "encoder":
+        return AutoModel.from_pretrained(source, dtype=dtype)
     if kind == "seq2seq":
         return AutoModelForSeq2SeqLM.from_pretrained(source, dtype=dtype)
     if kind == "causal_lm":

@@ -12,6 +12,8 @@ from stillhouse.errors import RecipeError, nearest
 from stillhouse.records import Ranking, Record
 from stillhouse.render import TOGETHER, Reading
 from stillhouse.train.batch import (
+    AS_ONE,
+    EMBEDDED,
     RELATIONS,
     REWARD_PROVIDES,
     SCORERS,
@@ -27,7 +29,7 @@ from stillhouse.train.stored import joined
 ROLLOUTS = "rollouts"  # the name under which terms read the student's own answers
 REFERENCE = "reference"  # the teacher's name under which they find the student as it was before training
 _REFERENCES = frozenset({"reference_logprobs_N", "reference_logprobs_S", "reference_mismatched_logprobs_S"})
-_TEACHERS = TEACHER_PROVIDES | {"judge_probabilities_N"}
+_TEACHERS = TEACHER_PROVIDES | EMBEDDED | {"judge_probabilities_N"}
 _HELD_AGAINST = _TEACHERS | REWARD_PROVIDES | _REFERENCES
 _MISMATCHED = frozenset({"student_mismatched_logprobs_S", "reference_mismatched_logprobs_S"})
 
@@ -144,7 +146,8 @@ def branches(
         columns = {t.weight_column for t in mine if t.weight_column is not None}
         if term.on != ROLLOUTS:
             records = _records(term.on, data, f"objective {term.name}")
-            columns |= {t.score_column for t in mine if "scores_S" in t.wants() and _lone(records)}
+            scored = _lone(records) and not reading.alone  # the one passage of a query is its best
+            columns |= {t.score_column for t in mine if scored and "scores_S" in t.wants()}
             found[term.on] = rendered(
                 term.on, records, tokenizer, max_length=max_length, weight_columns=sorted(columns), labels=labels,
                 reading=reading,
@@ -224,7 +227,7 @@ def check(
         )
     for term in terms:
         _check_arrays(term, found, teachers, rollouts, kind)
-        if ("mask_N" in term.wants() or term.mismatches()) and not windows_are_whole:
+        if AS_ONE & set(term.wants()) and not windows_are_whole:
             raise RecipeError(
                 f"train: objective {term.name} compares what a batch holds as one set and cannot be cut into "
                 "micro-batches; set gradient_accumulation_steps to 1 and train in one process"
@@ -258,7 +261,9 @@ def lacking(who: str, missing: Sequence[str], held: str, kind: str) -> str:
     """One sentence: what an objective needs that nobody gives, and what to write."""
     needs = set(missing)
     advice = "look at what `still explain` says of its arrays"
-    if kind in SCORERS:
+    if needs <= EMBEDDED and kind == "encoder":
+        advice = "name a teacher that encodes (teacher: <name>, backend: encoder)"
+    elif kind in SCORERS:
         able = ", ".join(SCORERS[kind])
         advice = f"a student of kind {kind} learns from {able} and from objectives on its scores"
     elif kind == "seq2seq" and needs <= RELATIONS:

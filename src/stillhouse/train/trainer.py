@@ -29,7 +29,7 @@ from stillhouse.kernels.fused import target_logprobs
 from stillhouse.products import faster_linears
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
-from stillhouse.render import addressable, encodes, pad_id, reading_of, types_texts
+from stillhouse.render import ALONE, addressable, encodes, pad_id, reading_of, types_texts
 from stillhouse.train.arrays import Counted, GroupArrays
 from stillhouse.train.batch import SCORERS, Branch, Item
 from stillhouse.train.fitting import (
@@ -54,6 +54,7 @@ from stillhouse.train.scoring import encoder_scores_at, own_positions, scores_at
 from stillhouse.train.settings import batch_size, known_arguments, schedule, settings
 from stillhouse.train.student import Student
 from stillhouse.train.terms import REFERENCE, ROLLOUTS, Term, branches, check, held_out, online
+from stillhouse.train.vectors import EmbeddingTeacher, VectorArrays, vectors_at
 
 __all__ = ["Rollouts", "Term", "Trained", "known_arguments", "train"]
 
@@ -99,7 +100,7 @@ def train(
     finite (the last checkpoint stays).
     """
     max_length = longest(student, max_length)
-    reading = reading_of(student.model)
+    reading = ALONE if student.kind == "encoder" else reading_of(student.model)
     found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels, reading)
     made = settings(arguments, Path(out), seed)
     whole = made.gradient_accumulation_steps * made.world_size == 1
@@ -111,12 +112,17 @@ def train(
     named = online(terms, rollouts)
     if REFERENCE in named and REFERENCE not in teachers:
         shown[REFERENCE] = Start(student.model if reference is None else reference, student.tokenizer)
-    beside = {name: OnlineTeacher(name, shown[name], student.tokenizer, reading) for name in sorted(named)}
+    beside: dict[str, Any] = {
+        name: EmbeddingTeacher(name, shown[name])
+        if reading.alone
+        else OnlineTeacher(name, shown[name], student.tokenizer, reading)
+        for name in sorted(named)
+    }
     check_tokens(terms, rollouts, beside)
     identity = identity_of(student.model, terms, found, arguments, rollouts, seed, packing, max_length)
     with quiet(), lent(student.model, [term.objective for term in terms]), faster_linears(student.model):
         trainer = _Trainer(student, terms, plan, beside, rollouts, made, identity)
-        trainer.packing = packing and packs_sequences(student.model)
+        trainer.packing = packing and not reading.alone and packs_sequences(student.model)
         trainer.on_progress = on_progress
         trainer.held_out = held_out(student.tokenizer, data, rollouts, max_length, reading)
         checkpoint = resume_point(Path(out), identity)
@@ -152,7 +158,7 @@ class _Trainer(Trainer):
         self.memory = None if rollouts is None else Memory(rollouts, made.seed)
         self.terms = [(term, term.bound()) for term in terms]
         self.layers = compared_layers(terms)
-        self.kind, self.encoder = student.kind, encodes(student.model)
+        self.kind, self.encoder, self.pooling = student.kind, encodes(student.model), student.pooling
         self.mismatching = sorted({term.on for term in terms if term.mismatches()})
         steps = any("step_labels_N" in term.wants() for term in terms)
         self.spelled = token_bytes(student.tokenizer) if steps else []
@@ -216,6 +222,8 @@ class _Trainer(Trainer):
         )
         if self.kind not in SCORERS:
             return show(model, ids_RC, position_RC, target_RC, layers=self.layers["student"], fused=self.fused)
+        if self.kind == "encoder":
+            return Shown(vectors_at(model, ids_RC, target_RC, self.pooling), {})
         if self.encoder:
             paired, typed = self.kind != "classifier", types_texts(self.tokenizer)
             return Shown(encoder_scores_at(model, ids_RC, target_RC, paired=paired, typed=typed), {})
@@ -223,7 +231,10 @@ class _Trainer(Trainer):
         at_RC = target_RC if self.kind == "classifier" else own_positions(target_RC)
         return Shown(scores_at(model, ids_RC, position_RC, at_RC), {})
 
-    def _offered(self, name: str, batch: Packed, shown: Shown) -> GroupArrays:
+    def _offered(self, name: str, batch: Packed, shown: Shown) -> GroupArrays | VectorArrays:
+        if self.kind == "encoder":
+            return VectorArrays(self.plan.branches[name], batch, name, shown.logits_NV, self.online)
+
         def made(group: str, mismatched: GroupArrays | None = None) -> GroupArrays:
             return GroupArrays(
                 group, self.plan.branches[name], batch, shown, self.online, self.vocabulary, self.spelled,
