@@ -3,7 +3,9 @@
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -450,3 +452,32 @@ def test_a_wait_longer_than_the_patience_ends_the_run(opened: Open, clock: Any, 
             == ["fine"] * 5
         )
         assert sizes(provider) == [5]
+
+
+def test_the_results_of_a_batch_are_never_held_whole(tmp_path: Path) -> None:
+    """40 MB of answers pass through a few: from the wire to a file, from there to the store, from there to who asked."""
+    script = (
+        "import sys\nfrom stillhouse.testing.provider import FakeProvider\n"
+        "with FakeProvider(lambda prompt: prompt + ' word' * 8000) as provider:\n"
+        "    print(provider.url, flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None and server.stdout is not None
+        backend = teacher_at("messages", server.stdout.readline().decode().strip(), price={"in": 0, "out": 0})
+        with Calls(tmp_path / "store", **QUIET) as calls:
+            teacher = calls.teacher("t", backend)
+            list(teacher.ask(rows(1)))  # what is imported and connected on the way is not counted
+            asked = rows(1001)[1:]
+            tracemalloc.start()
+            try:
+                number = 0
+                for outcome in teacher.ask(asked):
+                    assert isinstance(outcome.result, Answer) and len(outcome.result.text) > 40_000
+                    number += 1
+                most = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                server.stdin.close()
+        assert number == 1000
+        assert most < 25e6, f"{most / 1e6:.0f} MB"
+        assert not list((tmp_path / "store" / "batches").iterdir())

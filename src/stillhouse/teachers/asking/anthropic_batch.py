@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from stillhouse.teachers.asking.faults import error_code, status_fault
 from stillhouse.teachers.asking.hosted import Hosted
@@ -71,11 +71,8 @@ class AnthropicBatches:
         told = str(row.get("processing_status"))
         return BatchState(told == "ended", told)
 
-    async def results(self, batch: str) -> list[bytes] | Fault:
-        received, _ = await self._teacher.connected().send("GET", f"/messages/batches/{batch}/results")
-        if isinstance(received, Fault):
-            return received
-        return [line for line in received.split(b"\n") if line.strip()]
+    async def results(self, batch: str, into: BinaryIO) -> Fault | None:
+        return await self._teacher.connected().download(f"/messages/batches/{batch}/results", into)
 
     def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
         result = line.get("result")

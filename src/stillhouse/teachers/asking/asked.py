@@ -57,6 +57,7 @@ class _Slot:
     key: str = ""
     rung: int = 1
     redrawn: bool = False
+    stored: bool = False  # answered, and the answer not read yet: a batch has more of them than memory should hold
     result: Answer | Failure | None = None
     future: "Future[None] | None" = None
 
@@ -119,14 +120,23 @@ class Asked:
 
     def _chunk(self, requests: list[Request]) -> Iterator[Outcome]:
         slots = [self._slot(request) for request in requests]
-        while open_slots := [slot for slot in slots if slot.result is None]:
-            if stop := self._round(open_slots):
-                break
+        stop: BudgetReached | None = None
+        while not stop and (open_slots := [slot for slot in slots if slot.result is None and not slot.stored]):
+            stop = self._batch_round(open_slots) if self._batched else self._round(open_slots)
+        slots.reverse()
+        while slots:
+            part = [slots.pop() for _ in range(min(len(slots), _WINDOW))]
+            self._read_back([slot for slot in part if slot.stored])
+            for slot in part:
+                if slot.result is None:
+                    assert stop is not None
+                    raise stop
+                yield self._outcome(slot)
+
+    def _read_back(self, slots: list[_Slot]) -> None:
+        known = self._calls.store.known([slot.key for slot in slots]) if slots else {}
         for slot in slots:
-            if slot.result is None:
-                assert stop is not None
-                raise stop
-            yield self._outcome(slot)
+            slot.result = known[slot.key].answer
 
     def _streamed(self, source: Iterator[Request], backend: WireBackend) -> Iterator[Outcome]:
         """Keeps a window of requests on their way and hands their outcomes on in order."""
@@ -203,19 +213,34 @@ class Asked:
             wanted.setdefault(slot.key, slot.wanted)
         results = self._looked_up(wanted)
         missing = {key: request for key, request in wanted.items() if key not in results}
-        if self._batched:
-            batcher = self._calls.batcher(self.name, _wire(self.backend), self._stage)
-            results |= batcher(missing) if missing else {}
-            stop = batcher.stop
-        else:
-            missing, stop = self._affordable(missing)
-            results |= self._asked(missing) if missing else {}
+        missing, stop = self._affordable(missing)
+        results |= self._asked(missing) if missing else {}
         for slot in slots:
             if slot.key in results:
                 self._settle(slot, results[slot.key])
-        if self._batched:
-            return stop
         return self._calls.purse.passed(self.name, Spent(), self._stage) if stop else None
+
+    def _batch_round(self, slots: list[_Slot]) -> BudgetReached | None:
+        """The same in batches."""
+        wanted: dict[str, Request] = {}
+        ended: dict[str, Failure | None] = {}
+        for start in range(0, len(slots), _WINDOW):
+            part = slots[start : start + _WINDOW]
+            for slot in part:
+                self._named(slot)
+            wanted |= {slot.key: slot.wanted for slot in part}
+            known = self._looked_up({slot.key: slot.wanted for slot in part})
+            ended |= {key: found if isinstance(found, Failure) else None for key, found in known.items()}
+        batcher = self._calls.batcher(self.name, _wire(self.backend), self._stage)
+        if missing := {key: request for key, request in wanted.items() if key not in ended}:
+            ended |= batcher(missing)
+        for slot in slots:
+            if slot.key in ended:
+                failure = ended[slot.key]
+                slot.stored = failure is None
+                if failure is not None:
+                    self._settle(slot, failure)
+        return batcher.stop
 
     def _affordable(self, missing: dict[str, Request]) -> tuple[dict[str, Request], BudgetReached | None]:
         """As many of the missing as the budget still allows; a local teacher is limited by requests, tokens and hours."""

@@ -8,10 +8,10 @@ the moment goes into another batch, what failed for good is that failure.
 import json
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
 from stillhouse.teachers.asking import jobs
@@ -23,14 +23,14 @@ from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.pace import later
 from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence, later_sentence
 from stillhouse.teachers.asking.wire import Clock, Fault, Reply, WireBackend
-from stillhouse.teachers.base import Answer, Failure, Request
+from stillhouse.teachers.base import Failure, Request
 
 __all__ = ["Batcher"]
 
 ROUNDS = 3  # batches that one request may go into before it is left to the next run
 _POLL_S, _POLL_MOST_S = 5.0, 120.0
 _BACKOFF_S, _BACKOFF_MOST_S = 1.0, 60.0
-_GROUP = 256  # results settled in one transaction
+_GROUP = 64  # results settled in one transaction
 _T = TypeVar("_T")
 
 
@@ -55,12 +55,13 @@ class Batcher:
     loop: Loop
     stop: BudgetReached | None = None  # the limit that kept some requests from being sent
     fatal: StillhouseError | None = None
-    _results: dict[str, Answer | Failure] = field(default_factory=dict)
+    _results: dict[str, Failure | None] = field(default_factory=dict)  # None: answered
     _rounds: dict[str, int] = field(default_factory=dict)
     _most: int = 0
 
-    def __call__(self, wanted: dict[str, Request]) -> dict[str, Answer | Failure]:
-        """How each request ended. Those that the budget has no room for are missing; `stop` then says why.
+    def __call__(self, wanted: dict[str, Request]) -> dict[str, Failure | None]:
+        """How each request ended: None where its answer is in the store now. Those that the budget has no room for are
+        missing; `stop` then says why.
 
         Raises TeacherError where asking must stop; what came before is kept.
         """
@@ -103,9 +104,11 @@ class Batcher:
         return waiting
 
     def _answered_elsewhere(self, missing: dict[str, Request]) -> None:
-        for key, known in self.store.known(list(missing)).items():
-            if known.answer is not None:
-                self._results[key] = known.answer
+        keys = list(missing)
+        for start in range(0, len(keys), _GROUP):
+            for key, known in self.store.known(keys[start : start + _GROUP]).items():
+                if known.answer is not None:
+                    self._results[key] = None
 
     def _adopted(self, missing: dict[str, Request]) -> tuple[list[Job], set[str]]:
         """The open batches of dead processes that hold some of `missing`, now ours; and which keys wait in any batch."""
@@ -230,47 +233,62 @@ class Batcher:
         if state.fault is not None:
             self._turned_away(job, state.fault)
             return
-        lines = self._tried(lambda: self.backend.batches().results(job.provider_id))
-        asked = jobs.requests_of(self.store, job)
-        whole = jobs.submission(self.store, job).keys
-        read, unknown, repeated = _matched(lines, set(whole))
-        if job.found and lines and not read:
-            jobs.reopen(self.store, job)  # a batch of the same size and time that somebody else sent
-            self._identified(self._again(job))
-            self._finished(self._again(job))
-            return
-        self._settle(job, asked, read, f"{state.told}, {unknown} unknown ids, {repeated} repeated")
+        path = jobs.results_file(self.store, job)
+        try:
+            with path.open("wb+") as lines:
+                self._tried(partial(self._downloaded, job, lines))
+                places, unknown, repeated = _matched(lines, jobs.keys_of(self.store, job))
+                if job.found and unknown and not places:
+                    jobs.reopen(self.store, job)  # a batch of the same size and time that somebody else sent
+                    self._identified(self._again(job))
+                    self._finished(self._again(job))
+                    return
+                self._settle(job, lines, places, f"{state.told}, {unknown} unknown ids, {repeated} repeated")
+        finally:
+            path.unlink(missing_ok=True)
         if unknown or repeated:
             self.say(
                 f"teacher {self.teacher!r}: batch {job.provider_id}: {unknown} lines with unknown ids, {repeated} repeated"
             )
 
-    def _settle(self, job: Job, asked: dict[str, Request], read: dict[str, tuple[Any, bytes]], note: str) -> None:
-        group: list[tuple[AttemptRow, bytes]] = []
-        paid: list[tuple[Spent, Spent]] = []
-        for number, (key, request) in enumerate(asked.items(), 1):
-            value, line = read.get(key, (None, b""))
-            reply = Reply(Fault("protocol", "the batch ended without a line for this request"))
-            if value is not None:
-                reply = self.backend.batches().read(value, request, line)
-            worst = self.settling.worst(request)
-            ended = self.settling.ended(key, None, job.created, reply, worst, transport="batch")
-            self._outcome(key, ended, reply)
-            group.append((ended, line))
-            paid.append((worst, Spent(ended.settled_usd or 0.0, ended.input_tokens + ended.output_tokens)))
-            if len(group) == _GROUP or number == len(asked):
-                settled = jobs.collect(self.store, job, group, note if number == len(asked) else "")
-                if job.run == self.run:
-                    for each in settled:
-                        self.booked(each)
-                    self._paid(paid)
-                group, paid = [], []
+    async def _downloaded(self, job: Job, lines: BinaryIO) -> bool | Fault:
+        """What an earlier try brought is written over."""
+        lines.seek(0)
+        lines.truncate()
+        fault = await self.backend.batches().results(job.provider_id, lines)
+        return True if fault is None else fault
+
+    def _settle(self, job: Job, lines: BinaryIO, places: dict[str, tuple[int, int]], note: str) -> None:
+        """A group at a time: neither the lines nor the requests of a batch are ever held whole."""
+        after, more = "", True
+        while more:
+            asked = jobs.requests_of(self.store, job, after=after, number=_GROUP + 1)
+            if more := len(asked) > _GROUP:  # the last results and the end of the batch are one commit
+                asked.popitem()
+            group: list[tuple[AttemptRow, bytes]] = []
+            paid: list[tuple[Spent, Spent]] = []
+            for key, request in asked.items():
+                line = _line(lines, *places[key]) if key in places else b""
+                reply = Reply(Fault("protocol", "the batch ended without a line for this request"))
+                if line:
+                    reply = self.backend.batches().read(json.loads(line), request, line)
+                worst = self.settling.worst(request)
+                ended = self.settling.ended(key, None, job.created, reply, worst, transport="batch")
+                self._outcome(key, ended, reply)
+                group.append((ended, line))
+                paid.append((worst, Spent(ended.settled_usd or 0.0, ended.input_tokens + ended.output_tokens)))
+            after = max(asked, default="")
+            settled = jobs.collect(self.store, job, group, "" if more else note)
+            if job.run == self.run:
+                for each in settled:
+                    self.booked(each)
+                self._paid(paid)
 
     def _outcome(self, key: str, row: AttemptRow, reply: Reply) -> None:
         """What a result means for its request: an answer, a failure of its own, or another batch."""
         fault = reply.result if isinstance(reply.result, Fault) else None
         if row.answer is not None:
-            self._results[key] = row.answer
+            self._results[key] = None
         elif fault is None:
             self._results[key] = Failure(row.outcome, row.detail)
         elif fault.kind in ROW:
@@ -378,11 +396,15 @@ async def _now(work: Callable[[], _T]) -> _T:
     return work()
 
 
-def _matched(lines: list[bytes], keys: set[str]) -> tuple[dict[str, tuple[Any, bytes]], int, int]:
-    """Key -> (value, line) of the first line for each request of the batch; how many were unknown, how many repeated."""
-    found: dict[str, tuple[Any, bytes]] = {}
-    unknown = repeated = 0
+def _matched(lines: BinaryIO, keys: Collection[str]) -> tuple[dict[str, tuple[int, int]], int, int]:
+    """Key -> (place, size) of the first line for each request of the batch; how many were unknown, how many repeated."""
+    found: dict[str, tuple[int, int]] = {}
+    unknown = repeated = place = 0
+    lines.seek(0)
     for line in lines:
+        at, place = place, place + len(line)
+        if not line.strip():
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -393,5 +415,10 @@ def _matched(lines: list[bytes], keys: set[str]) -> tuple[dict[str, tuple[Any, b
         elif key in found:
             repeated += 1
         else:
-            found[key] = (value, line)
+            found[key] = at, len(line)
     return found, unknown, repeated
+
+
+def _line(lines: BinaryIO, place: int, size: int) -> bytes:
+    lines.seek(place)
+    return lines.read(size).rstrip(b"\n")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from stillhouse.teachers.asking.faults import error_code, status_fault
@@ -97,6 +97,26 @@ class Server:
         if not 200 <= status < 300:
             return status_fault(status, raw, response.headers, wall=time.time()), status
         return raw, status
+
+    async def download(self, path: str, into: BinaryIO) -> Fault | None:
+        """Writes the body of a reply as it comes, whatever its size; the clock of the time-out starts anew with each piece."""
+        client, clock = self._made(), asyncio.get_running_loop()
+        where, _, query = self.url.partition("?")
+        try:
+            async with asyncio.timeout(self.timeout) as deadline:
+                async with client.stream("GET", f"{where}{path}{'?' if query else ''}{query}") as response:
+                    if not 200 <= response.status_code < 300:
+                        return status_fault(
+                            response.status_code, await response.aread(), response.headers, wall=time.time()
+                        )
+                    async for piece in response.aiter_bytes():
+                        into.write(piece)
+                        deadline.reschedule(clock.time() + self.timeout)
+        except TimeoutError:
+            return Fault("unknown_after_send", f"nothing came for {self.timeout:g} s")
+        except _errors() as error:
+            return _connection_fault(error)
+        return None
 
     async def call(self, method: str, path: str, **what: Any) -> dict[str, Any] | Fault:
         """What `send` brings, where that is a JSON object."""

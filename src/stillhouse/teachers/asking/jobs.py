@@ -21,8 +21,8 @@ from stillhouse.teachers.asking.wire import Submission
 from stillhouse.teachers.base import Identity, Request, Sampling
 
 __all__ = [
-    "Job", "Wanted", "adopt", "collect", "failed", "intend", "open_jobs", "other_ids", "pending", "reopen", "requests_of",
-    "submission", "submitted",
+    "Job", "Wanted", "adopt", "collect", "failed", "intend", "keys_of", "open_jobs", "other_ids", "pending", "reopen",
+    "requests_of", "results_file", "submission", "submitted",
 ]  # fmt: skip
 
 _LEASE_S = 30 * 3600.0  # a day in the provider's queue, and some
@@ -136,14 +136,24 @@ def submission(store: AnswerStore, job: Job) -> Submission:
             f"{path}: the lines of a batch that is out are gone or were changed; put the file back, or ask for those "
             "requests anew after `still store gc --give-up-batches`"
         )
-    keys = frozenset(row[0] for row in store.rows("SELECT key FROM batch_item WHERE local_id = ?", [job.local_id]))
-    return Submission(job.local_id, lines, job.number, job.created, keys)
+    return Submission(job.local_id, lines, job.number, job.created)
 
 
-def requests_of(store: AnswerStore, job: Job) -> dict[str, Request]:
-    """Key -> the request of every line of the batch that is not settled yet."""
-    sql = "SELECT i.key, r.body FROM batch_item i JOIN request r ON r.key = i.key WHERE i.local_id = ? AND i.attempt IS NULL"
-    return {key: request_of(json.loads(zlib.decompress(body))) for key, body in store.rows(sql, [job.local_id])}
+def keys_of(store: AnswerStore, job: Job) -> frozenset[str]:
+    """The requests of a batch."""
+    return frozenset(row[0] for row in store.rows("SELECT key FROM batch_item WHERE local_id = ?", [job.local_id]))
+
+
+def requests_of(store: AnswerStore, job: Job, *, after: str = "", number: int = -1) -> dict[str, Request]:
+    """Key -> the request of every line of the batch that is not settled yet; of `number` of them in the order of keys,
+    those behind the key `after`.
+    """
+    sql = (
+        "SELECT i.key, r.body FROM batch_item i JOIN request r ON r.key = i.key WHERE i.local_id = ? AND i.attempt IS NULL "
+        "AND i.key > ? ORDER BY i.key LIMIT ?"
+    )
+    rows = store.rows(sql, [job.local_id, after, number])
+    return {key: request_of(json.loads(zlib.decompress(body))) for key, body in rows}
 
 
 def request_of(body: dict[str, Any]) -> Request:
@@ -223,6 +233,11 @@ def _leased(store: AnswerStore, db: sqlite3.Connection, wanted: Wanted, mine: st
         if holder is BATCHED or alive(holder):
             return False
         release(db, wanted.key, holder.owner)
+
+
+def results_file(store: AnswerStore, job: Job) -> Path:
+    """Where the lines that came back lie while they are settled."""
+    return _path(store, job.local_id).with_suffix(".results")
 
 
 def _path(store: AnswerStore, local_id: str) -> Path:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import Any, BinaryIO
 
 from stillhouse.teachers.asking.faults import status_fault
 from stillhouse.teachers.asking.hosted import Hosted
@@ -92,19 +92,18 @@ class OpenAIBatches:
         told = str(row.get("status"))
         return BatchState(told in _ENDED, told, _failed(row) if told == "failed" else None)
 
-    async def results(self, batch: str) -> list[bytes] | Fault:
+    async def results(self, batch: str, into: BinaryIO) -> Fault | None:
         """The output file and the error file; either may be missing."""
         row = await self._teacher.connected().call("GET", f"/batches/{batch}")
         if isinstance(row, Fault):
             return row
-        lines: list[bytes] = []
         for name in ("output_file_id", "error_file_id"):
             if row.get(name):
-                content = await self._content(str(row[name]))
-                if isinstance(content, Fault):
-                    return content
-                lines += [line for line in content.split(b"\n") if line.strip()]
-        return lines
+                fault = await self._teacher.connected().download(f"/files/{row[name]}/content", into)
+                if fault is not None:
+                    return fault
+                into.write(b"\n")
+        return None
 
     def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
         error, response = line.get("error"), line.get("response")

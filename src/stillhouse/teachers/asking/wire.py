@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse.teachers.base import Answer, Capability, Identity, Request
 
@@ -101,7 +101,6 @@ class Submission:
     lines: bytes  # one JSON line to a request
     number: int
     created: float
-    keys: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +132,8 @@ class Batches(Protocol):
 
     async def state(self, batch: str) -> BatchState | Fault: ...
 
-    async def results(self, batch: str) -> list[bytes] | Fault:
-        """The lines of an ended batch, answers and errors, in any order."""
+    async def results(self, batch: str, into: BinaryIO) -> Fault | None:
+        """Writes the lines of an ended batch, answers and errors, in any order."""
         ...
 
     def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
