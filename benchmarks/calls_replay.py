@@ -1,11 +1,15 @@
 """A second run of the same recipe, everything stored: rows per second from seed to kept record, and memory by size.
 
 Each size has a process of its own. It fills a store with an answer to every request (through the store's own commit, so
-that no server is needed), and then runs the step that a run runs: seeds read from their file, prompted, keyed, looked up,
-parsed, written as records, `--turns` times. Rows per second of wall time and of processor time (the second does not see
-what else the machine does); memory is the resident size after a tenth of the rows and the peak over the first pass.
+that no server is needed), and then, `--turns` times: the step that asks (seeds read from their file, prompted, keyed,
+looked up, parsed, written as records), and the whole run around it, as `still run` makes it in an empty folder (the
+person's file read twice, screening before anything is stored, two files of records, the books, lineage, cards, report).
 
-    python benchmarks/calls_replay.py [--sizes 10000 100000 300000] [--turns 5]
+Rows per second of wall time, of processor time, and of the wall time in which the process did not wait for a processor
+(the disk's part is in it, what else the machine does is not). Memory of the step: the resident size after a tenth of the
+rows and the peak over the first pass; of the run: its peak.
+
+    python benchmarks/calls_replay.py [--sizes 10000 100000 1000000] [--turns 5]
 """
 
 import argparse
@@ -19,8 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from timing.record import RESULTS, about, memory, write
+from timing.record import RESULTS, about, forget_the_peak, memory, queued, write
 
+from stillhouse import distill
 from stillhouse.elicit import labeling
 from stillhouse.records import Lost, Seed, content_id, stamped, user
 from stillhouse.store import Records, Writer, lost_row
@@ -31,14 +36,14 @@ from stillhouse.teachers.base import Answer, Request, Sampling
 from stillhouse.teachers.calls import Calls
 
 TARGET, GROWTH_MB = 20_000, 60
-MEASURED = ("src/stillhouse/teachers", "src/stillhouse/elicit", "src/stillhouse/store.py", "src/stillhouse/records.py")
+MEASURED = ("src/stillhouse",)
 SAMPLING = Sampling(max_tokens=64)
 REPLY = "The answer is {0}, because two and two are four, as everybody knows who has counted apples. " * 3
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 300_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--turns", type=int, default=5, help="of the smallest size; larger ones are run once")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -53,7 +58,7 @@ def main() -> int:
         sizes.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         print(sizes[-1], flush=True)
     peaks = [each["peak_mb"] for each in sizes]
-    reached = {"rows_per_second": sizes[0]["wall_median"], "growth_mb": max(peaks) - peaks[0]}
+    reached = {"rows_per_second": sizes[0]["median"]["unqueued"], "growth_mb": max(peaks) - peaks[0]}
     targets = {"rows_per_second": TARGET, "growth_mb": GROWTH_MB}
     write(RESULTS / "calls_replay.json", {**result, "sizes": sizes, "targets": targets, "reached": reached})
     print(reached)
@@ -65,17 +70,21 @@ def _measured(rows: int, turns: int) -> dict[str, Any]:
         folder = Path(named)
         _filled(folder, rows)
         passes = [_pass(folder, rows) for _ in range(turns)]
-        wall, cpu = [each["wall"] for each in passes], [each["cpu"] for each in passes]
+        forget_the_peak()
+        runs = [_run(folder, rows, number) for number in range(turns)]
         return {
             "rows": rows,
-            "wall": wall,
-            "cpu": cpu,
-            "wall_median": statistics.median(wall),
-            "cpu_median": statistics.median(cpu),
+            "median": _medians(passes),
             "early_mb": passes[0]["early_mb"],
             "peak_mb": passes[0]["peak_mb"],
+            "whole_run": {"median": _medians(runs), "peak_mb": runs[0]["peak_mb"], "turns": runs},
+            "turns": passes,
             "store_bytes_per_row": (folder / "store" / "store.sqlite").stat().st_size / rows,
         }
+
+
+def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {clock: statistics.median(turn[clock] for turn in turns) for clock in ("wall", "unqueued", "cpu")}
 
 
 def _teacher() -> openai.Teacher:
@@ -83,13 +92,15 @@ def _teacher() -> openai.Teacher:
 
 
 def _filled(folder: Path, rows: int) -> None:
-    """A file of seeds and a store that knows the answer to each."""
+    """Seeds, as a person and as a run would have them, and a store that knows the answer to each."""
     identity = _teacher().identity()
-    with Calls(folder / "store") as calls, Writer(folder / "seeds.jsonl") as seeds:
+    written, made = Writer(folder / "questions.jsonl"), Writer(folder / "seeds.jsonl")
+    with Calls(folder / "store") as calls, written as questions, made as seeds:
         for start in range(0, rows, 500):
             attempts, bodies = [], []
             for index in range(start, min(rows, start + 500)):
                 text = f"question {index}: what is two and two, and why? " * 3
+                questions.write_row({"prompt": text, "reference": str(index)})
                 seeds.write(Seed(content_id("Seed", text), user(text), str(index)))
                 body = request_body(identity, Request(user(text), SAMPLING))
                 answer = Answer(REPLY.format(index), served_model="stored", input_tokens=40, output_tokens=70)
@@ -99,10 +110,11 @@ def _filled(folder: Path, rows: int) -> None:
 
 
 def _pass(folder: Path, rows: int) -> dict[str, float]:
+    """The step that asks, alone."""
     early = 0.0
     with Calls(folder / "store") as calls:
         teacher = calls.teacher("t", _teacher(), SAMPLING)
-        began, worked = time.perf_counter(), time.process_time()
+        began = _clocks()
         with Writer(folder / "out.jsonl") as out, Writer(folder / "lost.jsonl") as lost:
             for result in labeling.answer(Records(folder / "seeds.jsonl"), teacher):
                 if isinstance(result, Lost):
@@ -111,9 +123,42 @@ def _pass(folder: Path, rows: int) -> dict[str, float]:
                     out.write(stamped(result, "01-labeling.answer"))
                 if out.count == rows // 10:
                     early = memory("VmRSS")
-        wall, cpu = time.perf_counter() - began, time.process_time() - worked
+        told = _rates(began, rows)
         assert (out.count, lost.count, calls.counts()["t"].attempts) == (rows, 0, 0)
-    return {"wall": rows / wall, "cpu": rows / cpu, "early_mb": early, "peak_mb": memory("VmHWM")}
+    return {**told, "early_mb": early, "peak_mb": memory("VmHWM")}
+
+
+def _run(folder: Path, rows: int, number: int) -> dict[str, float]:
+    """The whole run, in a folder of its own."""
+    teacher = {
+        "backend": "openai",
+        "model": "stored",
+        "base_url": "http://127.0.0.1:9/v1",
+        "sampling": {"max_tokens": 64},
+    }
+    seeds = {"do": "file", "path": str(folder / "questions.jsonl")}
+    recipe = {
+        "name": "again",
+        "use": {"purpose": "research", "distributes": []},
+        "store": str(folder / "store"),
+        "teachers": {"t": {**teacher, "terms": {"record": "apache-2.0"}}},
+        "knowledge": {"answers": {"seeds": seeds, "elicit": [{"do": "labeling.answer", "teacher": "t"}]}},
+    }
+    began = _clocks()
+    run = distill(recipe, out=folder / f"run-{number}", quiet=True)
+    told = _rates(began, rows)
+    steps = {step["step"]: rows / step["seconds"] for step in run.manifest["steps"]}
+    assert (len(run.records("answers")), run.manifest["calls"]["t"]["attempts"]) == (rows, 0)
+    return {**told, "peak_mb": memory("VmHWM"), "asking_step_wall": steps["01-labeling.answer"]}
+
+
+def _clocks() -> tuple[float, float, float]:
+    return time.perf_counter(), queued(), time.process_time()
+
+
+def _rates(began: tuple[float, float, float], rows: int) -> dict[str, float]:
+    wall, waited, cpu = (now - then for now, then in zip(_clocks(), began, strict=True))
+    return {"wall": rows / wall, "unqueued": rows / (wall - waited), "cpu": rows / cpu}
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ def memory(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+)", _text("/proc/self/status"))[1]) / 1024  # type: ignore[index]
 
 
+def queued() -> float:
+    """Seconds for which this thread was ready to run and had no processor."""
+    return int(_text("/proc/thread-self/schedstat").split()[1]) / 1e9
+
+
 def forget_the_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
