@@ -15,8 +15,20 @@ def rated(**aspects: int) -> str:
     return "\n".join(f"{name}: {value}" for name, value in {**aspects, "engagement": 4}.items())
 
 
+# who only says where a call may stand shows its probabilities, which cannot be scripted either
+SHOWS_ITSELF = "toolformer.positions"
 # searched in the whole conversation, the first match wins
 SCRIPT: dict[str, Any] = {
+    r"Reach the goal.*search\[\.\.\.\].*Observation:": "Thought: That is it.\nAction: finish[{reference}]",
+    r"Reach the goal.*search\[\.\.\.\]": "Thought: I look.\nAction: search[the bell, the river and the pass]\nObservation: x",
+    "Reach the goal.*Observation: No such": "Thought: That leads nowhere.\nAction: give_up[]",
+    "Reach the goal.*Observation: Done": "Thought: So it is.\nAction: finish[it is done]",
+    "Reach the goal.*already tried": "Thought: Another way.\nAction: book_table[2, Saturday]",
+    "Reach the goal": "Thought: I try.\nAction: look[around]",
+    r"stand in for the tools.*The call: look\[around\]": "No such call.",
+    "stand in for the tools": "Done at once.",
+    "may call a tool before going on.*The tool: calculator": ["calculator(48 + 37)", "None", "calculator(loaves)"],
+    "may call a tool before going on": "[calendar(2026-03-02 + 30)]",
     "Write a section of a textbook": " ".join(f"Sentence {n} of this section explains one thing." for n in range(12)),
     "Python function for an exercise": '```python\ndef double(n):\n    """Twice n: double(2) is 4."""\n    return 2 * n\n```',
     r"\[Problem\]\n(.*?)\n\n\[Answer\]\n(.*?)\n\nSay both": "{1} The answer is {2}.",
@@ -90,7 +102,7 @@ REPLY = "You asked: {prompt} This is answer number {index}, and of some use to y
 def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]:
     """The recipe as plain data, its teachers scripted, up to its knowledge; `paths` are files to take instead."""
     data = load_recipe(name).data
-    for key in ("evaluate", "arms", "rounds", *(() if train else ("train", "student"))):
+    for key in ("evaluate", "arms", "final", "rounds", *(() if train else ("train", "student"))):
         data.pop(key, None)
     for branch in data["knowledge"].values():
         _replaced(branch, paths)
@@ -105,14 +117,22 @@ def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]
     if name in ("skills/nlp/vote", "skills/nlp/evolved_problems"):
         script["How many|left|sees|buys|gets|more|has"] = "That makes it. The answer is 7."
     weak = "hm, number {index}" if "hard" in name else REPLY
+    shown = {
+        str(entry.get("teacher"))
+        for branch in data["knowledge"].values()
+        for entry in branch.get("elicit", [])
+        if entry["do"] == SHOWS_ITSELF
+    }
     data["teachers"] = {
-        each: {
+        each: entry
+        if each in shown
+        else {
             "backend": "scripted",
             "responses": script,
             "reply": f"{each}: {REPLY}",
             "sampling": entry.get("sampling", {}),
         }
-        for each, entry in data["teachers"].items()
+        for each, entry in data.get("teachers", {}).items()
     }
     data["teachers"]["weak"] = {
         "backend": "scripted",

@@ -302,3 +302,16 @@ def test_compiling_code_changes_no_hash(tmp_path: Path) -> None:
     assert file_hash(tmp_path) == before
     (tmp_path / "inner" / "code.py").write_text("x = 2\n")
     assert file_hash(tmp_path) != before
+
+
+def test_an_edited_file_that_a_step_looks_things_up_in_is_another_step(here: Path) -> None:
+    """Passages of a retrieval, questions to keep apart: their content is part of the stamp, nested functions' files too."""
+    recipe = knowledge()
+    recipe["knowledge"]["answers"]["elicit"].insert(
+        0, {"do": "retrieval.passages", "path": "passages.jsonl", "count": 1}
+    )
+    write_jsonl(here / "passages.jsonl", [{"text": "What is plus?"}])
+    distill(recipe, out="run", quiet=True)
+    write_jsonl(here / "passages.jsonl", [{"text": "What plus means."}])
+    run = distill(recipe, out="run", quiet=True)
+    assert all("Passage 1: What plus means." in record.prompt[0].content for record in run.records("answers"))

@@ -60,5 +60,12 @@ def nested(name: str, value: Any, where: str) -> Iterator[tuple[str, Entry]]:
 
 def nested_kind(knob: str) -> str:
     """The kind of name a knob holds, by the knob's own name: graders, unless it says selector or elicitor."""
-    kinds = {"selector": "select", "elicitor": "elicit", "divergence": "objectives", "distance": "objectives"}
+    kinds = {
+        "selector": "select",
+        "elicitor": "elicit",
+        "divergence": "objectives",
+        "distance": "objectives",
+        "tool": "tools",
+        "environment": "environments",
+    }
     return kinds.get(knob.rstrip("s"), "graders")

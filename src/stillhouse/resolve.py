@@ -25,6 +25,8 @@ HOMES = {
     "graders": "graders",
     "objectives": "objectives",
     "evaluate": "evaluate/tasks",
+    "tools": "tools.py",
+    "environments": "environments.py",
 }
 
 

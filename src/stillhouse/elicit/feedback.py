@@ -26,7 +26,7 @@ from stillhouse.elicit.asking import (
 )
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
 from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK, RATE
-from stillhouse.elicit.pairing import by_teacher, gathered, graded, pairs
+from stillhouse.elicit.pairing import by_teacher, failed, gathered, graded, pairs
 from stillhouse.elicit.revising import minimal_edit, prefer_revised, reflect, revise
 from stillhouse.elicit.rubric import Rubric
 from stillhouse.elicit.stepwise import step_labels, step_verdicts
@@ -40,6 +40,7 @@ from stillhouse.teachers.base import Generates, Scores
 __all__ = [
     "by_teacher",
     "compare",
+    "failed",
     "gathered",
     "graded",
     "hard",

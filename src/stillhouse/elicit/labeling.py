@@ -285,13 +285,16 @@ def classify(
         return instructed(instructed(seed.prompt, before, "before"), CLASS_ONLY, "after")
 
     def read(text: str) -> str | Unparsed:
-        lines = re.findall(r"^[\s*_]*class[\s*_]*:[\s*_]*(.+?)[\s*_.]*$", text, re.M | re.I) or [
-            text.strip().strip("*_.")
-        ]
-        named = names.get(lines[0].strip().strip("\"'").casefold())
-        return named if named and len(set(lines)) == 1 else Unparsed("no_class", text[-80:])
+        return class_line(text, names)
 
     yield from answered_by(seeds, teacher, prompt_of, read, _under(keep_codebook))
+
+
+def class_line(text: str, names: Mapping[str, str]) -> str | Unparsed:
+    """The class on the line "Class:", or of an answer that is nothing else; `names` maps folded names to their spelling."""
+    lines = re.findall(r"^[\s*_]*class[\s*_]*:[\s*_]*(.+?)[\s*_.]*$", text, re.M | re.I) or [text.strip().strip("*_.")]
+    named = names.get(lines[0].strip().strip("\"'").casefold())
+    return named if named and len(set(lines)) == 1 else Unparsed("no_class", text[-80:])
 
 
 def transcript(

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from stillhouse.elicit.asking import in_chunks
+from stillhouse.elicit.asking import as_seed, in_chunks
 from stillhouse.elicit.comparing import from_scores
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
-from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id
+from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id
 from stillhouse.selection.texts import grouped
 
 __all__: list[str] = []
@@ -101,6 +101,21 @@ def graded(examples: Iterable[Example], *, grader: Grader, column: str = "score"
                 name = content_id("Example", one.id, column, grade.value)
                 origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
                 yield replace(one, id=name, columns={**one.columns, column: grade.value}, origin=origin)
+
+
+def failed(examples: Iterable[Example], *, grader: Grader) -> Iterator[Seed | Lost]:
+    """The prompts whose answer a checker finds wrong, as seeds again: what to ask for more of. No teacher is asked.
+
+    With `teacher: student` before it, what the student cannot do yet. Lost: "right", and "could_not_tell" with the
+    checker's code behind a colon. Sources: R49 (Confucius's introspective feedback), R12, 3.5.
+    """
+    for chunk in in_chunks(examples):
+        grades = grader([one.response for one in chunk], [one.reference for one in chunk])
+        for one, grade in zip(chunk, grades, strict=True):
+            if grade.value is None:
+                yield Lost(one.id, f"could_not_tell:{grade.reason}")
+            else:
+                yield Lost(one.id, "right") if grade.value >= 1 else as_seed(one)
 
 
 def _by_prompt(examples: Iterable[Example]) -> Iterable[list[Example]]:

@@ -85,6 +85,12 @@ def acts(text: str) -> tuple[tuple[Act, ...], float | None] | Unparsed:
     return tuple(found), (told[stated[1]] if stated[1] in told else float(stated[1])) if stated else None
 
 
+def spoken(act: Act) -> str:
+    """An act as its agent writes it, and as a student learns to; `acts` reads it."""
+    thought = f"Thought: {act.thought}\n" if act.thought else ""
+    return f"{thought}Action: {act.action}[{act.argument}]"
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionParts:
     """A Python function cut behind its docstring; `body` keeps its indentation."""
