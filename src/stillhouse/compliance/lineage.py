@@ -109,13 +109,15 @@ def _counted(versions: tuple[tuple[Path, int, int], ...]) -> tuple[Counter[Names
     ends: dict[Path, Counter[Names]] = {file: Counter() for file in branch_ends(files)}
     found: dict[str, Names] = {}
     for file, rows in _reached(files):
-        if file in ends:
-            mine = dict(rows)
-            ends[file].update(mine.values())
-            found |= {id: names | found.get(id, names) for id, names in mine.items()}
-        else:
+        if file not in ends:
             deque(rows, maxlen=0)
-    return Counter(found.values()), ends
+        elif len(ends) == 1:
+            ends[file].update(names for _, names in rows)
+        else:
+            for id, names in rows:
+                ends[file][names] += 1
+                found[id] = names | found.get(id, names)
+    return (Counter(found.values()) if len(ends) != 1 else next(iter(ends.values()))), ends
 
 
 def teachers_of_rows(run: Path) -> Names:
