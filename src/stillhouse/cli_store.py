@@ -15,12 +15,14 @@ Folder = Annotated[
 
 @app.command()
 def verify(store: Folder = None) -> None:
-    """Read the whole store: do its books balance, are its pages and files sound? Exit code 1 where they are not."""
+    """Read the whole store: do its books balance, are its pages, files and signals sound? Exit code 1 where they are not."""
+    from stillhouse.signals import upkeep as signals
     from stillhouse.teachers.asking import upkeep
     from stillhouse.teachers.asking.answers import default_store
 
     opened = upkeep.open_existing(store or default_store())
     problems = ([opened.recovered] if opened.recovered else []) + upkeep.verify(opened)
+    problems += signals.verify(opened.folder / "signals")
     answers = opened.rows("SELECT count(*) FROM answer")[0][0]
     opened.close()
     for problem in problems:
@@ -34,14 +36,17 @@ def verify(store: Folder = None) -> None:
 def merge(
     other: Annotated[list[Path], typer.Argument(help="Folders of stores to take over.")], store: Folder = None
 ) -> None:
-    """Take over everything that other stores have; they stay as they are."""
+    """Take over everything that other stores have, signals too; they stay as they are."""
+    from stillhouse.signals import upkeep as signals
     from stillhouse.teachers.asking import upkeep
     from stillhouse.teachers.asking.answers import AnswerStore, default_store
 
     into = AnswerStore(store or default_store())
     for folder in other:
         opened = upkeep.open_existing(folder)
-        new = upkeep.merge(into, opened)
+        new = upkeep.merge(into, opened) | {
+            "signals": signals.merge(into.folder / "signals", opened.folder / "signals")
+        }
         opened.close()
         typer.echo(f"{folder}: " + ", ".join(f"{number} new {what}" for what, number in new.items()))
     into.close()
@@ -70,11 +75,13 @@ def gc(
         bool, typer.Option("--give-up-batches", help="Close batches that are out; asking again pays again.")
     ] = False,
 ) -> None:
-    """Remove files that nothing names any more; answers are never removed."""
+    """Remove files that nothing names any more; answers and signals are never removed."""
+    from stillhouse.signals import upkeep as signals
     from stillhouse.teachers.asking import upkeep
     from stillhouse.teachers.asking.answers import default_store
 
     opened = upkeep.open_existing(store or default_store())
     removed = upkeep.collect_garbage(opened, give_up_batches=give_up_batches)
+    removed |= {"signal files": signals.collect_garbage(opened.folder / "signals")}
     opened.close()
     typer.echo(", ".join(f"{number} {what}" for what, number in removed.items()))

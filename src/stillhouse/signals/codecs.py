@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.signals.bits import PrefixCode, bytes_of, ones, packed, ranges, unary, unpacked
+from stillhouse.signals.bits import PrefixCode, bytes_of, ones, packed, padded, ranges, unary, unpacked
 
 STEP = 1 / 16  # nats
 _TAIL_STEP = 1 / 2048  # nats of the log of the tail
@@ -62,15 +62,13 @@ class TopKCodec:
         differences_n = np.diff(steps_n, prepend=0)
         differences_n[firsts_T] = steps_n[firsts_T]
         low = min(range(_RICE + 1), key=lambda bits: len(steps_n) * bits + int((differences_n >> bits).sum()))
-        classes_n = self.ids.classes(kept.ids_n)
         mass_T = np.add.reduceat(np.exp(kept.logprobs_n.astype(np.float64)), firsts_T)
         return b"".join(
             (
                 bytes([low]),
                 packed(kept.counts_N, self._count_width),
                 packed(_tail_code(1 - mass_T), 16),
-                packed(classes_n, 2),
-                packed(*self.ids.rest(kept.ids_n, classes_n)),
+                _coded(kept.ids_n, self.ids),
                 packed(differences_n & ((1 << low) - 1), low),
                 unary(differences_n >> low),
             )
@@ -94,6 +92,14 @@ class TopKCodec:
         shift_N = (np.log1p(-tail_N) - np.log(np.add.reduceat(p_n, firsts_N))).astype(np.float32)
         return Kept(counts_N, ids_n, np.repeat(shift_N, counts_N) - steps_n.astype(np.float32) * np.float32(STEP))
 
+    def recoded(self, row: bytes, tokens: int, ids: PrefixCode) -> bytes:
+        """The same row with its ids in another code; nothing else of it is touched."""
+        stream, at_R, tokens_R = padded(row), np.array([1]), np.array([tokens])
+        counts_N, at_R = _section(stream, at_R, tokens_R, self._count_width)
+        _, begin_R = _section(stream, at_R, tokens_R, 16)
+        ids_n, end_R = _prefixed(stream, begin_R, np.array([counts_N.sum()]), self.ids)
+        return row[: begin_R[0]] + _coded(ids_n, ids) + row[end_R[0] :]
+
     @property
     def _count_width(self) -> int:
         return self.most.bit_length()
@@ -108,9 +114,7 @@ class SampledCodec:
 
     def encode(self, drawn: Draws) -> bytes:
         """One row; ids rise within a position."""
-        gaps_n = id_gaps(drawn)
-        classes_n = self.ids.classes(gaps_n)
-        return unary(drawn.times_n - 1) + packed(classes_n, 2) + packed(*self.ids.rest(gaps_n, classes_n))
+        return unary(drawn.times_n - 1) + _coded(id_gaps(drawn), self.ids)
 
     def decode(self, stream: np.ndarray, starts_R: np.ndarray, ends_R: np.ndarray, tokens_R: np.ndarray) -> Draws:
         sizes_R = bytes_of(tokens_R * self.draws)
@@ -127,6 +131,13 @@ class SampledCodec:
         gaps_n, _ = _prefixed(stream, starts_R + sizes_R, kept_R, self.ids)
         ids_n = _restarted_sum(gaps_n + 1, counts_N, firsts_N) - 1
         return Draws(counts_N, ids_n, times_n)
+
+    def recoded(self, row: bytes, tokens: int, ids: PrefixCode) -> bytes:
+        """The same row with its ids in another code; nothing else of it is touched."""
+        begin = int(bytes_of(np.array(tokens * self.draws)))
+        kept_R = np.array([len(ones(np.frombuffer(row[:begin], np.uint8)))])
+        gaps_n, _ = _prefixed(padded(row), np.array([begin]), kept_R, self.ids)
+        return row[:begin] + _coded(gaps_n, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,11 @@ class StatesCodec:
         scale = stream[ranges(starts_R, 4 * tokens_R)].view("<f4")
         whole = stream[ranges(starts_R + 4 * tokens_R, self.width * tokens_R)].view(np.int8)
         return whole.reshape(-1, self.width) * scale[:, None]
+
+
+def _coded(ids_n: np.ndarray, code: PrefixCode) -> bytes:
+    classes_n = code.classes(ids_n)
+    return packed(classes_n, 2) + packed(*code.rest(ids_n, classes_n))
 
 
 def id_gaps(drawn: Draws) -> np.ndarray:

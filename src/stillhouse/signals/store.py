@@ -131,7 +131,7 @@ class SignalReader:
     def read(self, places: Sequence[int] | np.ndarray) -> Any:
         """Rows together: `Kept`, `Draws` or hidden_NH, by the form of the store. Raises RunFailed for a damaged row."""
         assert self.codec is not None
-        rows = [self._row(int(place)) for place in places]
+        rows = [self.row(int(place)) for place in places]
         sizes = np.array([len(row) for row in rows], np.int64)
         ends = np.cumsum(sizes)
         tokens = self.entries["tokens"][np.asarray(places)].astype(np.int64)
@@ -158,15 +158,24 @@ class SignalReader:
             else None,
         }
 
-    def _row(self, place: int) -> bytes:
+    def row(self, place: int) -> bytes:
+        """One row as it was written. Raises RunFailed where it is damaged."""
+        row = self._bytes(place)
+        if zlib.crc32(row) != self.entries["crc"][place]:
+            number = int(self._places["file"][place])
+            raise RunFailed(f"{self._files[number]}: a row is damaged; delete {self.folder} and run the recipe again")
+        return row
+
+    def sound(self, place: int) -> bool:
+        """Whether a row is what was written."""
+        return zlib.crc32(self._bytes(place)) == int(self.entries["crc"][place])
+
+    def _bytes(self, place: int) -> bytes:
         number, start = int(self._places["file"][place]), int(self._places["start"][place])
         if number not in self._maps:
             with open(self._files[number], "rb") as file:
                 self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        row = self._maps[number][start : start + int(self.entries["size"][place])]
-        if zlib.crc32(row) != self.entries["crc"][place]:
-            raise RunFailed(f"{self._files[number]}: a row is damaged; delete {self.folder} and run the recipe again")
-        return row
+        return self._maps[number][start : start + int(self.entries["size"][place])]
 
 
 def codec_of(folder: Path, contract: Contract) -> Codec:
