@@ -17,6 +17,8 @@ NAMES = sorted(
     if name.startswith(("skills/", "verticals/")) and "backend: recorded" not in path.read_text()
 )
 
+WHOLE = ("skills/nlp/weak_groups",)  # two rows have no groups
+
 
 def test_there_are_recipes_for_every_skill_and_vertical() -> None:
     """C07, C08: SK01-SK15 lie in five folders, V1-V5 in five."""
@@ -41,7 +43,7 @@ def test_check_passes(name: str) -> None:
 def test_its_knowledge_is_made_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """C11: each recipe runs offline; every branch keeps some rows, and every step says what it lost."""
     monkeypatch.setenv("STILLHOUSE_STORE", str(tmp_path / "store"))
-    for branch, records in kept(name, tmp_path).items():
+    for branch, records in kept(name, tmp_path, None if name in WHOLE else 2).items():
         assert records, f"branch {branch} keeps nothing"
 
 
