@@ -60,10 +60,10 @@ def react(
 
 def _react(scene: Scene, steps: int, retries: int) -> Part:
     lessons: list[str] = []
-    for attempt in range(retries + 1):
-        found = yield from _attempt(scene, steps, lessons)
+    for tries in range(retries + 1):
+        found = yield from attempt(scene, steps, lessons)
         failed = isinstance(found, Trajectory) and found.reward is not None and found.reward < 1
-        if not failed or attempt == retries:
+        if not failed or tries == retries:
             break
         told = "\n".join(f"{spoken(act)}\n{OBSERVED}{act.observation}" for act in found.acts)
         goal = "\n".join(message.content for message in scene.seed.prompt)
@@ -71,10 +71,11 @@ def _react(scene: Scene, steps: int, retries: int) -> Part:
         if isinstance(said, Lost):
             break
         lessons.append(said.strip())
-    return replace(found, columns={**found.columns, "tries": attempt + 1}) if isinstance(found, Trajectory) else found
+    return replace(found, columns={**found.columns, "tries": tries + 1}) if isinstance(found, Trajectory) else found
 
 
-def _attempt(scene: Scene, steps: int, lessons: Sequence[str]) -> Part:
+def attempt(scene: Scene, steps: int, lessons: Sequence[str]) -> Part:
+    """One episode: a trajectory, or what was lost and why."""
     acts: list[Act] = []
     more = LEARNED.format(lessons="\n".join(f"- {each}" for each in lessons)) if lessons else ""
     for _ in range(steps):
@@ -105,9 +106,9 @@ def depth_first(
 
     From each node the teacher may act up to `width` times, each time told what was tried from there and asked for
     something else (the student never is). Giving up, or a final answer that `grader` finds wrong, goes back two nodes;
-    a call that was tried from there before, an unreadable one, or `depth` acts go back one. `budget` bounds the acts
-    asked for. The columns `nodes` and `dead_ends` say what it took. Lost: "nodes_spent", "no_way" (every branch ended). The
-    other knobs are those of `agents.react`. Sources: R48, J7 (DFSDT).
+    a call that was tried from there before, an unreadable one, or `depth` acts go back one. `nodes` bounds the acts
+    asked for. The columns `nodes` and `dead_ends` say what it took. Lost: "nodes_spent", "no_way" (every branch
+    ended). The other knobs are those of `agents.react`. Sources: R48, J7 (DFSDT).
     """
     if min(width, depth, nodes) < 1:
         raise RecipeError(f"agents.depth_first: width {width}, depth {depth} and nodes {nodes} must be 1 or more")
