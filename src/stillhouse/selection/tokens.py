@@ -14,10 +14,10 @@ _WORD = re.compile(
 
 
 # of plain text the same words, several times as fast: letters in lower case, a blank for everything else
-_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+_ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128)).encode() + bytes(128)
 
 
 def words(text: str) -> list[str]:
     if text.isascii():
-        return text.translate(_ASCII).split()
+        return text.encode().translate(_ASCII).decode().split()
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
