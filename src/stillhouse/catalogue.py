@@ -193,6 +193,13 @@ def cost_lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table(["stage", *head], [[name or "-", *_spent(each)] for name, each in found["stages"].items()])
+    for name, each in found["teachers"].items():
+        if len(told := each.get("rungs", {})) > 1 or any(rung != "1" for rung in told):
+            total = sum(told.values())
+            shares = ", ".join(f"{100 * told[r] / total:.1f} % at {2 ** (int(r) - 1)} x" for r in sorted(told, key=int))
+            yield f"answers of {name} by the limit they came at: {shares} max_tokens"
+        if each.get("seconds"):
+            yield f"{name} worked {each['seconds']:.1f} s on this machine"
     retries = found["retries"]
     yield f"again for the same request: {retries['attempts']} attempts, {retries['usd']:.4f} usd"
     if found["batches"]["attempts"]:

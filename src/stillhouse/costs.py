@@ -29,7 +29,12 @@ def cost_of(run: Path) -> dict[str, Any]:
         store.close()
     teachers = {name: _summed(row for row in rows if row["teacher"] == name) for name in _names(rows, "teacher")}
     for name, counts in manifest["calls"].items():
-        teachers.setdefault(name, _summed([]))["from_store"] = counts.get("hits", 0)
+        mine = teachers.setdefault(name, _summed([]))
+        mine |= {
+            "from_store": counts.get("hits", 0),
+            "rungs": counts.get("rungs", {}),
+            "seconds": counts.get("seconds", 0.0),
+        }
     total = sum(row["usd"] for row in rows)
     kept = _kept(manifest)
     return {

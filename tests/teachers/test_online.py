@@ -11,7 +11,7 @@ import pytest
 from stillhouse.errors import RecipeError, RunFailed, TeacherError
 from stillhouse.records import Message, user
 from stillhouse.teachers import anthropic, openai
-from stillhouse.teachers.asking.faults import retry_after, status_fault
+from stillhouse.teachers.asking.faults import bucket_wait, retry_after, status_fault
 from stillhouse.teachers.asking.settling import same_model
 from stillhouse.teachers.base import Answer, Outcome, Request, Sampling
 from stillhouse.teachers.calls import Calls
@@ -104,7 +104,7 @@ TERMINAL = {
     "cut off": (Step(finish="length"), "truncated"),
     "no finish reason": (Step(finish=None), "truncated"),
     "unknown finish reason": (Step(finish="paused"), "truncated"),
-    "reasoning only, cut off": (Step(text="", reasoning="hm", finish="length"), "truncated"),
+    "reasoning only, cut off": (Step(text="", reasoning="hm", finish="length"), "reasoning_truncated"),
     "context length": (status(400, "context_length_exceeded"), "context_overflow"),
     "too large": (status(413), "context_overflow"),
     "content policy": (status(400, "content_policy_violation"), "refused"),
@@ -116,6 +116,8 @@ TERMINAL = {
 def test_what_would_repeat_itself_is_not_tried_again(opened: Open, wire: str, name: str) -> None:
     """Bad inputs 1, 7 (D14, D26): and the row's neighbours are answered."""
     step, kind = TERMINAL[name]
+    if wire == "completions" and step.reasoning:
+        kind = "truncated"  # that protocol has no place for it
     with FakeProvider("fine", by_prompt={"poison": [step] * 9}) as provider:
         calls = opened()
         teacher = calls.teacher("t", teacher_at(wire, provider.url), rungs=1)
@@ -557,3 +559,79 @@ def test_hard_budget_notices_a_server_that_does_not_stop(opened: Open) -> None:
 def test_asking_a_backend_without_a_store() -> None:
     with FakeProvider(lambda prompt: prompt * 2) as provider:
         assert texts(teacher_at("chat", provider.url).ask(prompts("a", "b"))) == ["aa", "bb"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0.0),
+        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "60s"}, 0.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+        (
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "1m0s",
+            },
+            1.0,
+        ),
+        (
+            {
+                "X-RateLimit-Limit-Tokens": "1100",
+                "X-RateLimit-Remaining-Tokens": "100",
+                "X-RateLimit-Reset-Tokens": "10s",
+            },
+            4.0,
+        ),
+        (
+            {
+                "anthropic-ratelimit-output-tokens-remaining": "0",
+                "anthropic-ratelimit-output-tokens-reset": "2027-01-15T08:00:30Z",
+            },
+            30.0,
+        ),
+        ({"x-ratelimit-remaining-requests": "0"}, 0.0),
+        ({"x-ratelimit-remaining-requests": "abc", "x-ratelimit-reset-requests": "6m0s"}, 0.0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "-5"}, 0.0),
+    ],
+)
+def test_buckets_that_a_reply_tells_of(headers: dict[str, str], seconds: float) -> None:
+    assert bucket_wait(headers, 500, wall=1_800_000_000.0) == pytest.approx(seconds)
+
+
+def test_nobody_leaves_while_a_bucket_is_empty(opened: Open, clock: Any) -> None:
+    """Before anybody was refused: the reply itself says that nothing more is taken for seven seconds."""
+    empty = Step(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7s"})
+    with FakeProvider("fine", tape=[Step(), empty]) as provider:
+        calls = opened(clock=clock)
+        teacher = calls.teacher("t", teacher_at("chat", provider.url, max_concurrency=1))
+        assert texts(teacher.ask(prompts("a", "b", "c"))) == ["fine"] * 3
+        assert 7.0 <= max(clock.slept) <= 7.0 * 1.2
+        assert attempts(calls) == ["answered"] * 3
+
+
+def test_equal_prompts_by_accident_are_said(opened: Open) -> None:
+    said: list[str] = []
+    with FakeProvider("fine") as provider:
+        calls = opened(say=said.append)
+        twice = prompts(*(f"q{number % 30}" for number in range(40)))
+        assert len(texts(calls.teacher("t", teacher_at("chat", provider.url)).ask(twice))) == 40
+        assert (calls.counts()["t"].same, len(provider.requests)) == (10, 30)
+        samples = [Request(user("q"), Sampling(temperature=1.0, max_tokens=40), index) for index in range(5)]
+        list(calls.teacher("t", teacher_at("chat", provider.url)).ask(samples))  # samples are meant
+        assert calls.counts()["t"].same == 10
+        calls.close()
+    assert [text for text in said if "10 of 45 requests are those of an earlier row again" in text]
+
+
+def test_the_share_of_each_rung_is_counted(opened: Open) -> None:
+    longer = {
+        "long": [Step(finish="length")],
+        "vast": [Step(finish="length"), Step(text="", reasoning="hm", finish="length")],
+    }
+    with FakeProvider("fine", by_prompt=longer) as provider:
+        calls = opened(say=lambda text: None)
+        asked = prompts("short", "vast", "long", "b")
+        assert texts(calls.teacher("t", teacher_at("chat", provider.url)).ask(asked)) == ["fine"] * 4
+        assert calls.counts()["t"].rungs == {"1": 2, "2": 1, "3": 1}
+        assert sorted(attempts(calls)) == ["answered"] * 4 + ["reasoning_truncated"] + ["truncated"] * 2

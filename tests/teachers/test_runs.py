@@ -2,7 +2,10 @@
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from stillhouse.errors import RecipeError
 from stillhouse.estimate import estimate
 from stillhouse.recipe import load_recipe
 from stillhouse.run import Options, execute
+from stillhouse.teachers.calls import Calls
 from stillhouse.testing.provider import BatchStep, FakeProvider, Step, status
 
 
@@ -85,6 +89,7 @@ def test_costs_count_what_failed(recipe_at: Callable[..., Path], tmp_path: Path)
             "answered": 10, "refused": 1, "transient": 2, "truncated": 3,
         }  # fmt: skip
         assert found["kept"] == 10
+        assert found["teachers"]["main"]["rungs"] == {"1": 10}
         assert audit(run.path)["problems"] == []
 
 
@@ -188,3 +193,61 @@ def test_a_run_that_may_cost_much_is_asked_about_first(recipe_at: Callable[..., 
     ask_first(estimate(made, limit=1), limited=False)
     free = load_recipe(recipe_at(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", price=None))
     assert estimate(free).worst_usd == 0
+
+
+def interrupted(recipe: Path, out: Path, provider: FakeProvider, presses: int) -> tuple[int, str]:
+    """`still run` in a process of its own, interrupted when four of eight requests are out at a provider that answers late;
+    once more when it says that it waits for them.
+    """
+    script = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
+        "from stillhouse.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "run", str(recipe), "--out", str(out), "--yes"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 120
+        while not (len(provider.requests) == 8 and provider.out == 4):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if presses == 2 and "waiting for 4 requests that are out" in line:
+                process.send_signal(signal.SIGINT)
+        return process.wait(timeout=120), "".join(told)
+
+
+def test_ctrl_c_waits_for_what_is_out_and_keeps_it(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
+    late = [Step()] * 4 + [Step(delay=2.0)] * 4
+    with FakeProvider("It is 7.", tape=late) as provider:
+        made = recipe_at(backend="openai", model="fake", base_url=provider.url, max_concurrency=4)
+        code, told = interrupted(made, tmp_path / "run", provider, 1)
+        assert code == 130 and "interrupted; the same command again goes on from here" in told
+        paid = len(provider.requests)
+        assert paid < 12
+        with Calls(tmp_path / "store") as calls:
+            assert calls.store.rows("SELECT count(*) FROM answer") == [(paid,)]
+            assert calls.store.rows("SELECT count(*) FROM attempt WHERE flags != ''") == [(0,)]
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        assert len(provider.requests) == 12
+        assert audit(run.path)["problems"] == []
+
+
+def test_a_second_ctrl_c_quits_at_once_and_loses_nothing_that_came(
+    recipe_at: Callable[..., Path], tmp_path: Path
+) -> None:
+    with FakeProvider("It is 7.", tape=[Step()] * 4 + [Step(hang=True)] * 4) as provider:
+        made = recipe_at(backend="openai", model="fake", base_url=provider.url, max_concurrency=4)
+        began = time.monotonic()
+        code, _ = interrupted(made, tmp_path / "run", provider, 2)
+        assert code == 130
+        assert time.monotonic() - began < 100  # what hangs would have been waited for until its time-out of 600 s
+        with Calls(tmp_path / "store") as calls:
+            assert calls.store.rows("SELECT count(*) FROM answer") == [(4,)]
+            uncertain = "SELECT count(*) FROM attempt WHERE flags = 'cost_uncertain' AND settled_usd = reserved_usd"
+            assert calls.store.rows(uncertain) == [(4,)]  # they may have been billed
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        assert len(provider.requests) == 12 + 4
+        assert audit(run.path)["problems"] == []

@@ -36,6 +36,7 @@ from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
 from stillhouse.teachers.base import Answer, Backend, Failure, Reveals, Sampling, Scores
 
 _CUT = 0.02  # of the attempts: more met their limit of tokens than bad luck explains
+_SAME = 0.001  # of the requests: more than the filter takes for seen by mistake
 _log = logging.getLogger("stillhouse.teachers")
 
 __all__ = ["Asked", "Budget", "Calls", "Counts", "default_store"]
@@ -197,6 +198,11 @@ class Calls:
                 share = 100 * counts.cut / counts.attempts
                 self.say(
                     f"teacher {name!r}: {share:.0f} % of {counts.attempts} attempts were cut off; raise sampling.max_tokens"
+                )
+            if counts.same > _SAME * counts.asked:
+                self.say(
+                    f"teacher {name!r}: {counts.same} of {counts.asked} requests are those of an earlier row again and share its "
+                    "answer; for several answers to one prompt write `sampling: {n: ...}` and a temperature"
                 )
             for field, number in counts.ignored.items():
                 self.say(f"teacher {name!r}: the server passed over {field} in {number} of {counts.attempts} answers")

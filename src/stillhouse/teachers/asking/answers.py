@@ -29,7 +29,13 @@ from stillhouse.teachers.base import Answer
 
 __all__ = ["AnswerStore", "AttemptRow", "Known", "default_store"]
 
-TERMINAL = ("truncated", "refused", "empty", "context_overflow")  # asking again with the same key would give the same
+TERMINAL = (
+    "truncated",
+    "reasoning_truncated",
+    "refused",
+    "empty",
+    "context_overflow",
+)  # asking again with the same key would give the same
 _BLOB_LIMIT = 1 << 16  # larger raw answers become files beside the database
 _CHECKED_BYTES = 1 << 29  # quick_check reads the whole file: 0.5 GB takes about a second
 _PATIENCE = 60.0  # seconds that one process waits for another one to let go of the database

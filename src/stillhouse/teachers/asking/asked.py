@@ -15,11 +15,12 @@ from stillhouse.teachers.asking import jobs
 from stillhouse.teachers.asking.answers import AttemptRow, Known
 from stillhouse.teachers.asking.beliefs import beliefs_of
 from stillhouse.teachers.asking.budget import Spent
-from stillhouse.teachers.asking.gate import Counts, usable
+from stillhouse.teachers.asking.gate import CUT, Counts, usable
 from stillhouse.teachers.asking.keys import key_of, request_body, request_key, text_fault
 from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.online import Asker, batched_sentence
 from stillhouse.teachers.asking.refusals import refuses
+from stillhouse.teachers.asking.seen import Seen
 from stillhouse.teachers.asking.wire import WireBackend
 from stillhouse.teachers.base import (
     Answer,
@@ -82,6 +83,7 @@ class Asked:
         self._calls = calls
         self._rungs, self._refusals, self._screen, self._stage = rungs, refusals, screen, stage
         self._identity: Identity | None = None
+        self._seen = Seen()
 
     def identity(self) -> Identity:
         """Everything about the teacher that can change its answers."""
@@ -156,6 +158,10 @@ class Asked:
                 yield self._outcome(window.popleft())
         finally:
             if any(slot.future is not None and not slot.future.done() for slot in window):
+                if out := len(asker.exchanging):
+                    self._calls.say(
+                        f"teacher {self.name!r}: waiting for {out} requests that are out; Ctrl-C again quits at once"
+                    )
                 loop.submit(asker.drain()).result()
 
     def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
@@ -199,7 +205,10 @@ class Asked:
         result = slot.result or Failure("no_answer")
         if self._refusals and isinstance(result, Answer) and refuses(result.text):
             result = Failure("refused", f"begins: {result.text[:80]}")  # the store keeps the text for a better reader
-        _count(self._calls.counts()[self.name], result)
+        counts = self._calls.counts()[self.name]
+        _count(counts, result, slot.rung)
+        if slot.key:
+            counts.same += self._seen.again(slot.key)
         return Outcome(slot.request, result, slot.key)
 
     def _round(self, slots: list[_Slot]) -> BudgetReached | None:
@@ -307,7 +316,7 @@ class Asked:
             self._calls.purse.spend(self.name, spent, self._stage)
 
     def _settle(self, slot: _Slot, result: Answer | Failure) -> None:
-        if isinstance(result, Failure) and result.kind == "truncated" and slot.rung < self._rungs:
+        if isinstance(result, Failure) and result.kind in CUT and slot.rung < self._rungs:
             slot.rung += 1
             longer = replace(slot.wanted.sampling, max_tokens=2 * slot.wanted.sampling.max_tokens)
             slot.wanted = replace(slot.wanted, sampling=longer)
@@ -401,10 +410,11 @@ def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: 
     ]
 
 
-def _count(counts: Counts, result: Answer | Failure) -> None:
+def _count(counts: Counts, result: Answer | Failure, rung: int) -> None:
     counts.asked += 1
     if isinstance(result, Answer):
         counts.answered += 1
+        counts.rungs[str(rung)] = counts.rungs.get(str(rung), 0) + 1
     elif result.state == "not_attempted":
         counts.not_attempted += 1
     else:
@@ -424,7 +434,7 @@ def _finished(slot: _Slot, asker: Asker) -> None:
 def book(counts: Counts, row: AttemptRow) -> None:
     """Adds one attempt to what a teacher was asked."""
     counts.attempts += 1
-    counts.cut += row.outcome == "truncated"
+    counts.cut += row.outcome in CUT
     counts.input_tokens += row.input_tokens
     counts.output_tokens += row.output_tokens
     counts.cost_usd += row.settled_usd or 0.0

@@ -81,6 +81,24 @@ def retry_after(headers: Mapping[str, str], *, wall: float) -> float | None:
     return max(0.0, *known) if known else None
 
 
+def bucket_wait(headers: Mapping[str, str], tokens: int, *, wall: float) -> float:
+    """Seconds until a reply's buckets hold another request and `tokens` more tokens; 0 where they do, or nothing is said.
+
+    A reset is when the bucket is full again; it fills evenly, so of that only the share that is missing is waited for.
+    """
+    wait = 0.0
+    lower = {name.lower(): value.strip() for name, value in headers.items() if "ratelimit" in name.lower()}
+    for name, value in lower.items():
+        left = _number(value) if "remaining" in name else None
+        need = tokens if "token" in name else 1
+        if left is None or left >= need:
+            continue
+        full = max(0.0, _reset(lower.get(name.replace("remaining", "reset"), ""), wall) or 0.0)
+        limit = _number(lower.get(name.replace("remaining", "limit"), "")) or 0.0
+        wait = max(wait, full * min(1.0, (need - left) / (limit - left)) if limit > left else full)
+    return wait
+
+
 def _reset(value: str, wall: float) -> float | None:
     parts = _DURATION.findall(value)
     if parts and "".join(number + unit for number, unit in parts) == value:

@@ -4,13 +4,18 @@ from dataclasses import dataclass, field
 
 from stillhouse.teachers.base import Answer, Failure
 
-__all__ = ["Counts", "usable"]
+__all__ = ["CUT", "Counts", "usable"]
+
+CUT = ("truncated", "reasoning_truncated")  # met the limit of tokens: another rung may help
 
 
 def usable(answer: Answer) -> Answer | Failure:
     """The answer itself, or why it is none. A missing finish reason counts as cut off: it is never read as "stop"."""
     if answer.finish_reason == "length":
-        return Failure("truncated", _cut(answer))
+        if answer.reasoning and not answer.text.strip():
+            told = f"reasoning used up the limit: cut after {answer.output_tokens} tokens before any answer"
+            return Failure("reasoning_truncated", told)
+        return Failure("truncated", f"cut after {answer.output_tokens} tokens; raise sampling.max_tokens")
     if answer.finish_reason == "unknown":
         return Failure("truncated", "the server did not say why it stopped, so the answer may be cut off")
     if answer.finish_reason in ("refusal", "content_filter"):
@@ -25,12 +30,6 @@ def usable(answer: Answer) -> Answer | Failure:
     return answer
 
 
-def _cut(answer: Answer) -> str:
-    if answer.reasoning and not answer.text.strip():
-        return f"reasoning used up the limit: cut after {answer.output_tokens} tokens before any answer"
-    return f"cut after {answer.output_tokens} tokens; raise sampling.max_tokens"
-
-
 def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -39,8 +38,10 @@ def _has_surrogate(text: str) -> bool:
 class Counts:
     """What a teacher was asked in this run. Tokens and dollars are those spent now; `hit_*` those an earlier run spent.
 
-    `cut` is how many attempts met their limit of tokens, `seconds` the time a local teacher worked, `served` which models
-    answered under the name that was asked, `ignored` which fields of requests a server passed over.
+    `cut` is how many attempts met their limit of tokens, `rungs` how many answers came at which limit (1: the recipe's own,
+    each twice the one before), `same` how many requests were those of an earlier row again, `seconds` the time a local
+    teacher worked, `served` which models answered under the name that was asked, `ignored` which fields of requests a
+    server passed over.
     """
 
     asked: int = 0
@@ -58,6 +59,8 @@ class Counts:
     hit_cost_usd: float = 0.0
     ignored: dict[str, int] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
+    rungs: dict[str, int] = field(default_factory=dict)
+    same: int = 0
     seconds: float = 0.0
 
     def balanced(self) -> bool:

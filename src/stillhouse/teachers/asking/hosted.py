@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from stillhouse.errors import RecipeError, TeacherError
+from stillhouse.teachers.asking.faults import bucket_wait
 from stillhouse.teachers.asking.http import Received, Server, is_own
 from stillhouse.teachers.asking.keys import normalised_url
 from stillhouse.teachers.asking.prices import price_of
@@ -80,7 +82,10 @@ class Hosted:
         received, raw, status = await self.connected().post(self.path(), body, wall=self._clock.wall())
         if isinstance(received, Fault):
             return Reply(received, raw, status)
-        return self.reply(request, received)
+        reply = self.reply(request, received)
+        need = self.prompt_tokens(request) // 4 + request.sampling.max_tokens  # four bytes to a token, about
+        hold = bucket_wait(received.headers, need, wall=self._clock.wall())
+        return replace(reply, hold_s=hold) if hold else reply
 
     def path(self) -> str:
         """Where a request is posted, under the base URL."""

@@ -189,6 +189,8 @@ class Asker:
         fault = reply.result
         if isinstance(fault, Answer):
             self.pace.succeeded(seconds)
+            if reply.hold_s:
+                self.pace.empty(min(reply.hold_s, self.pace.max_stall))
         elif fault.kind in FATAL or (fault.kind == "bad_request" and not self.pace.proven):
             if fault.kind == "refused_connection" and self.pace.proven:
                 self.pace.failed()

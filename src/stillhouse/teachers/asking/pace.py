@@ -118,6 +118,10 @@ class Pace:
         self._check_silence()
         self._wake()
 
+    def empty(self, wait: float) -> None:
+        """The server said that it takes no more requests for so many seconds, before anybody was refused."""
+        self._hold = max(self._hold, self.clock.now() + wait)
+
     def failed(self) -> None:
         """A fault of the endpoint (not of the request)."""
         self._recent.append(False)

@@ -49,6 +49,7 @@ class Reply:
     cached_tokens: int = 0
     counted: bool = False  # the tokens are the server's own count
     logprobs: bytes | None = None
+    hold_s: float = 0.0  # so long the server says that it will take nothing more
 
 
 @dataclass(frozen=True, slots=True)
