@@ -17,7 +17,20 @@ MODULES = {
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
     ("errors", "records", "lines", "store", "render", "quiet", "rows", "markup"),
-    ("teachers", "graders", "compliance", "pocket", "generate", "apart", "scoring", "embedding", "products"),
+    (
+        "teachers",
+        "graders",
+        "compliance",
+        "pocket",
+        "generate",
+        "continuous",
+        "inference",
+        "decoder",
+        "apart",
+        "scoring",
+        "embedding",
+        "products",
+    ),
     ("seeds", "elicit", "selection", "objectives", "kernels", "signals", "tools", "environments"),
     ("train", "evaluate", "testing"),
     ("recipe", "plain", "resolve", "knobs", "matching", "plan", "check", "soundness"),
@@ -49,7 +62,8 @@ LAYERS = (
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door
-MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "apart", "recipe", "check", "testing", "cli")
+MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "continuous", "inference", "decoder", "apart", "recipe",
+                "check", "testing", "cli")  # fmt: skip
 
 
 def rank(module: str) -> int | None:

@@ -16,7 +16,8 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results"
 PACKAGES = ("torch", "transformers", "accelerate", "trl", "liger-kernel")
-MEASURED = tuple(f"src/stillhouse/{name}" for name in ("kernels", "objectives", "products.py", "generate.py", "train"))
+_PARTS = ("kernels", "objectives", "train", "products.py", "generate.py", "continuous.py", "decoder.py", "inference.py")
+MEASURED = tuple(f"src/stillhouse/{part}" for part in _PARTS)
 
 
 def refuse_a_busy_machine(force: bool) -> None:

@@ -10,8 +10,6 @@ Shapes: B rows, V vocabulary, S tokens so far, T new tokens.
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +18,15 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderC
 from transformers.modeling_outputs import BaseModelOutput
 
 from stillhouse.apart import decoder_start
+from stillhouse.continuous import Continuous, Generated
 from stillhouse.errors import RecipeError
-from stillhouse.products import faster_linears
+from stillhouse.inference import answering, decoder_of
 
-Drawer = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+__all__ = ["Batch", "Generated", "answering", "generate", "generate_sorted", "inverse_cdf"]
+
+# (logits_BV, which prompt each row answers, which of its tokens is next) -> the next token of each row
+Drawer = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
 _EVICT = 0.75  # of the rows still at work: below it, copying the cache costs less than carrying the dead rows
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """New tokens of one row. `finished`: an end id closed it and is the last of `ids`; otherwise it met the limit."""
-
-    ids: list[int]
-    finished: bool
 
 
 def generate(
@@ -51,46 +45,67 @@ def generate(
     `temperature` 0 is greedy. `seeds` has one seed per row (0, 1, 2 ... where left out). The model answers in eval mode
     and is given back with the flags it came with, after an error too.
     """
-    if not prompts:
-        return []
-    kind = _Apart if model.config.is_encoder_decoder else Batch
-    with answering(model), torch.inference_mode():
-        batch = kind(model, prompts, max_new_tokens, eos_ids, pad_id)
-        draw = _drawer(
-            temperature, top_p, range(len(prompts)) if seeds is None else seeds, max_new_tokens, model.device
+    drawn = dict(
+        generate_sorted(
+            model, prompts, batch_size=max(len(prompts), 1), seeds=seeds, max_new_tokens=max_new_tokens, eos_ids=eos_ids,
+            pad_id=pad_id, temperature=temperature, top_p=top_p,
         )
+    )  # fmt: skip
+    return [drawn[index] for index in range(len(prompts))]
+
+
+def generate_sorted(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Generated]]:
+    """(index, answer) pairs as they come, for any number of prompts: the longest first, `batch_size` at a time.
+
+    A model that has a Decoder takes up the next prompt when rows end; another one answers batch by batch.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    decoder = None if model.config.is_encoder_decoder or not prompts else decoder_of(model)
+    size = batch_size if decoder is None else max(len(order), 1)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        given = [prompts[index] for index in part]
+        chosen = [index if seeds is None else seeds[index] for index in part]
+        draw = _drawer(temperature, top_p, chosen, max_new_tokens, model.device)
+        if decoder is None:
+            answers = _batch(model, given, max_new_tokens, eos_ids, pad_id, draw)
+            yield from zip(part, answers)
+            continue
+        limits = _limits(model.config, [len(prompt) for prompt in given], max_new_tokens)
+        rows = Continuous(decoder, given, limits, eos_ids, batch_size)
+        while rows.at_work:
+            for row, answer in _some(rows, draw):
+                yield part[row], answer
+
+
+@torch.inference_mode()
+def _batch(
+    model: Any, prompts: Sequence[Sequence[int]], limit: int, eos_ids: Sequence[int], pad: int, draw: Drawer
+) -> list[Generated]:
+    with answering(model):
+        batch = (_Apart if model.config.is_encoder_decoder else Batch)(model, prompts, limit, eos_ids, pad)
         while batch.at_work:
             batch.take(draw(batch.next_logits(), batch.rows, batch.step))
         return batch.answers()
 
 
-def generate_sorted(
-    model: Any, prompts: Sequence[Sequence[int]], *, batch_size: int, seeds: Sequence[int] | None = None, **how: Any
-) -> Iterator[tuple[int, Generated]]:
-    """The same for any number of prompts: (index, answer) pairs, batches of similar length, the longest first."""
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        chosen = [seeds[index] if seeds is not None else index for index in batch]
-        yield from zip(batch, generate(model, [prompts[index] for index in batch], seeds=chosen, **how))
-
-
-@contextmanager
-def answering(model: Any) -> Iterator[None]:
-    """Eval mode without gradient checkpointing, which would switch the cache off; everything as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    checkpointed = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
-    try:
-        model.eval()
-        for module in checkpointed:
-            module.gradient_checkpointing = False
-        with faster_linears(model):
-            yield
-    finally:
-        for module in checkpointed:
-            module.gradient_checkpointing = True
-        for module, training in modes:
-            module.training = training
+@torch.inference_mode()
+def _some(rows: Continuous, draw: Drawer) -> list[tuple[int, Generated]]:
+    """Goes on until rows have ended."""
+    while not (ended := rows.just_ended()):
+        rows.take(draw(rows.next_logits(), rows.rows, rows.steps))
+    return ended
 
 
 class _Buffer(DynamicLayer):
@@ -260,14 +275,13 @@ def _takes(model: Any, name: str) -> bool:
 
 
 def _drawer(temperature: float, top_p: float, seeds: Iterable[int], limit: int, device: Any) -> Drawer:
-    """(logits_BV, rows, step) -> the next token of each row."""
     if temperature == 0:
         return lambda logits_BV, rows, step: logits_BV.argmax(-1)
     # 24 bits and no more, so that none of them rounds up to 1
     draws = [np.random.Generator(np.random.Philox(key=seed % 2**64)).random(limit, dtype=np.float32) for seed in seeds]
     uniform_BT = torch.from_numpy(np.stack(draws)).to(device)
 
-    def draw(logits_BV: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+    def draw(logits_BV: torch.Tensor, rows: torch.Tensor, step: Any) -> torch.Tensor:
         probs_BV = torch.softmax(logits_BV.float() / temperature, -1)
         if top_p < 1:
             probs_BV = _nucleus(probs_BV, top_p)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 # Multiplications below which MKL is as fast, as oneDNN's way in costs 10 microseconds; weights too small ever to reach it.
 WORTH = 2**21
 SMALLEST = 2**13
+_LISTENING = "transformers.utils.output_capturing"
 
 
 def _onednn() -> Any:
@@ -84,11 +85,29 @@ def _plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight^T + bias without a gradient."""
+    if _small(x, weight) or _LINEAR is None or not (_plain(x) and _plain(weight)):
+        return nn.functional.linear(x, weight, bias)
+    return _LINEAR(x, weight, bias, "none", [], "")
+
+
+def untouched(module: Any) -> bool:
+    """Whether calling `module` is what its class says: only our own way in, and no hooks but those that listen."""
+    own = module.__dict__.get("forward")
+    ours = own is None or (isinstance(own, partial) and own.func is _linear)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return ours and all(hook.__module__ == _LISTENING for hook in hooks)
+
+
+def _small(x: Tensor, weight: Tensor) -> bool:
+    return x.numel() // max(x.shape[-1], 1) * weight.numel() < WORTH
+
+
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
-    small = x.numel() // max(x.shape[-1], 1) * weight.numel() < WORTH
     elsewhere = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    if small or elsewhere or not (_plain(x) and _plain(weight)):
+    if elsewhere or _small(x, weight) or not (_plain(x) and _plain(weight)):
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _Linear.apply(x, weight, bias)
