@@ -184,6 +184,7 @@ class RolloutsEntry(_Strict):
     teacher_share: float = Field(default=0.0, ge=0, lt=1)  # of each token's distribution (MiniLLM: 0.2)
     top_k: int = Field(default=0, ge=0)  # the teacher redraws what is not among its likeliest (speculative)
     replay: int = Field(default=0, ge=0)  # own answers kept to come back (DistiLLM: 1000)
+    epochs: int = Field(default=1, gt=0)  # steps that learn from the answers of one window (PPO: 4)
     adaptive: AdaptiveEntry | None = None  # the share of own answers grows with the loss on held-out rows (DistiLLM)
 
 

@@ -23,6 +23,7 @@ ROWS = {
     "R29": ["white_box/task_aware"],
     "R30": ["white_box/fused", "white_box/other_tokenizer"],
     "R31": ["white_box/quantised", "white_box/pruned"],
+    "R24": ["skills/nlp/critic_rewards"],
     "R33": ["skills/alignment/direct_reward"],
     "R36": ["skills/alignment/reward_model", "skills/alignment/ultrafeedback"],
     "R37": ["skills/alignment/ranked"],

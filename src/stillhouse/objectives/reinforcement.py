@@ -16,8 +16,9 @@ nothing; its gradient does.
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.utils.rnn import pad_sequence
 
 from stillhouse.errors import RecipeError
 from stillhouse.kernels.groups import best_first, better, group_sum, mean_of_pairs
@@ -30,6 +31,7 @@ __all__ = [
     "group_advantage",
     "leave_one_out",
     "policy_gradient",
+    "ppo",
     "reference_kl",
     "rlmec",
     "sampled_reverse_kl",
@@ -148,6 +150,74 @@ def leave_one_out(
     others_S = (group_sum(rewards_S, group_S, groups)[group_S] - rewards_S) / (size_S - 1).clamp(min=1)
     advantage_S = torch.where(size_S > 1, rewards_S - others_S, 0.0)
     return policy_gradient(student_logprobs_N, rollout_logprobs_N, advantage_S[sequence_N], weight_N, clip=clip)
+
+
+class ppo(nn.Module):  # noqa: N801, a recipe names it like the functions beside it
+    """PPO with a critic: the clipped surrogate on generalised advantages, and a value head's squared error (Eq. 13, 4.8).
+
+    A token's reward is -`kl_weight` * (log student - log reference) where it was drawn, the last one's the answer's reward
+    too; so no `reference_kl` beside it. Advantages are GAE with `discount` and `trace`, made anew from the values of each
+    pass; the values' target is advantage + value, weighed by `critic_weight`. The head, a linear map of the last hidden
+    states that starts at 0, is trained and restored by the trainer and shapes the student's states. `clip` bites where
+    answers serve several steps (`rollouts: {epochs: 4}`) or were drawn with a teacher. No entropy bonus, no whitening.
+    """
+
+    def __init__(
+        self,
+        *,
+        student_width: int = 0,
+        kl_weight: float = 0.05,
+        discount: float = 1.0,
+        trace: float = 0.95,
+        clip: float = 0.2,
+        critic_weight: float = 0.1,
+    ):
+        super().__init__()
+        if not (0 < discount <= 1 and 0 <= trace <= 1):
+            raise RecipeError(f"discount {discount} and trace {trace} must be at most 1, discount above 0")
+        self.kl_weight, self.discount, self.trace, self.clip = kl_weight, discount, trace, clip
+        self.critic_weight = critic_weight
+        self.critic = nn.Linear(student_width, 1)
+        nn.init.zeros_(self.critic.weight)
+        nn.init.zeros_(self.critic.bias)
+
+    def forward(
+        self,
+        student_hidden_NH: Tensor,
+        student_logprobs_N: Tensor,
+        rollout_logprobs_N: Tensor,
+        reference_logprobs_N: Tensor,
+        sequence_N: Tensor,
+        rewards_S: Tensor,
+        weight_N: Tensor,
+    ) -> Tensor:
+        values_N = self.critic(student_hidden_NH.to(self.critic.weight.dtype))[:, 0].to(student_logprobs_N.dtype)
+        earned_N = -self.kl_weight * (rollout_logprobs_N - reference_logprobs_N).detach()
+        last_N = torch.ones_like(sequence_N, dtype=torch.bool)
+        last_N[:-1] = sequence_N[1:] != sequence_N[:-1]
+        earned_N = earned_N + torch.where(last_N, rewards_S.to(earned_N.dtype)[sequence_N], 0.0)
+        advantages_N = generalised_advantages(
+            earned_N, values_N.detach(), sequence_N, discount=self.discount, trace=self.trace
+        )
+        actor = policy_gradient(student_logprobs_N, rollout_logprobs_N, advantages_N, weight_N, clip=self.clip)
+        weight_n, values_n, target_n = _counted(weight_N, values_N, advantages_N + values_N.detach())
+        return actor + self.critic_weight * (weight_n * (values_n - target_n).square()).sum()
+
+
+def generalised_advantages(
+    rewards_N: Tensor, values_N: Tensor, sequence_N: Tensor, *, discount: float = 1.0, trace: float = 0.95
+) -> Tensor:
+    """A_t = sum over k of (discount trace)^k (r + discount V(next) - V), V behind a sequence being 0 (GAE, arXiv 1506.02438)."""
+    sizes = torch.bincount(sequence_N).tolist()
+    reward_ST, value_ST = (pad_sequence(list(each.split(sizes)), batch_first=True) for each in (rewards_N, values_N))
+    advantage_ST, following_S = torch.zeros_like(reward_ST), torch.zeros_like(reward_ST[:, 0])
+    next_ST = torch.cat([value_ST[:, 1:], torch.zeros_like(value_ST[:, :1])], 1)
+    gap_ST = reward_ST + discount * next_ST - value_ST
+    # what fills a row up comes after its end and is 0, so nothing flows back from it
+    for at in reversed(range(reward_ST.shape[1])):
+        following_S = gap_ST[:, at] + discount * trace * following_S
+        advantage_ST[:, at] = following_S
+    return torch.cat([row[:size] for row, size in zip(advantage_ST, sizes)])
 
 
 def reference_kl(

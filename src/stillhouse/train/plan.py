@@ -15,8 +15,19 @@ class Plan(Dataset):
     """
 
     def __init__(
-        self, branches: Mapping[str, Branch], *, seed: int, length: int, size: int, rank: int = 0, world: int = 1
+        self,
+        branches: Mapping[str, Branch],
+        *,
+        seed: int,
+        length: int,
+        size: int,
+        rank: int = 0,
+        world: int = 1,
+        window: int = 1,
+        again: Mapping[str, int] | None = None,
     ):
+        """`again`: of some branches, how many windows (of `window` micro-batches) have the same records."""
+        self.window, self.again = window, dict(again or {})
         self.branches, self.seed, self.length, self.size = branches, seed, length, size
         self.rank, self.world = rank, world
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
@@ -25,7 +36,11 @@ class Plan(Dataset):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, list[Item]]:
-        return {name: self._items(name, branch, number) for name, branch in self.branches.items()}
+        return {name: self._items(name, branch, self._place(name, number)) for name, branch in self.branches.items()}
+
+    def _place(self, name: str, number: int) -> int:
+        step, part = divmod(number, self.window)
+        return step // self.again.get(name, 1) * self.window + part
 
     def _items(self, name: str, branch: Branch, number: int) -> list[Item]:
         turn, part = divmod(number, micro_batches(len(branch), self.size))

@@ -4,6 +4,7 @@ Everything here is part of a checkpoint, so that a resumed training goes on as i
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class Memory:
         self.fraction = rollouts.fraction
         self.held_out_loss: float | None = None
         self.kept: list[Item] = []
+        self.window: list[list[Item]] = []  # the last answers of each micro-batch, where they serve several steps
 
     def look(self, step: int, loss: Callable[[], float]) -> None:
         """Measures the loss where it is time to, and lets the share of own answers grow where it has risen."""
@@ -48,6 +50,10 @@ class Memory:
                 now.append(item)
         return now, again
 
+    def again(self, step: int) -> list[list[Item]]:
+        """The answers that this step learns from once more; none where it is time for fresh ones."""
+        return self.window if step % self.rollouts.epochs else []
+
     def keep(self, items: Sequence[Item]) -> None:
         if self.rollouts.replay:
             self.kept = [*self.kept, *(item for item in items if item.own)][-self.rollouts.replay :]
@@ -58,6 +64,7 @@ class Memory:
             "fraction": self.fraction,
             "held_out_loss": self.held_out_loss,
             "kept": [(item.ids.tolist(), item.start, item.index, item.slot) for item in self.kept],
+            "window": [[_plain(item) for item in items] for items in self.window],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -65,3 +72,14 @@ class Memory:
         self.kept = [
             Item(np.array(ids, np.int32), start, index, slot, own=True) for ids, start, index, slot in state["kept"]
         ]
+        self.window = [[_item(told) for told in items] for items in state["window"]]
+
+
+def _plain(item: Item) -> dict[str, Any]:
+    logprobs = None if item.logprobs is None else item.logprobs.tolist()
+    return {**asdict(item), "ids": item.ids.tolist(), "logprobs": logprobs}
+
+
+def _item(told: dict[str, Any]) -> Item:
+    logprobs = None if told["logprobs"] is None else np.array(told["logprobs"], np.float32)
+    return Item(**{**told, "ids": np.array(told["ids"], np.int32), "logprobs": logprobs})

@@ -49,7 +49,8 @@ class Rollouts:
     reward of an answer, and an answer it cannot tell about does not count; `judge` gives rewards as well.
     `teacher` takes part in sampling: `teacher_share` of each token's distribution is the teacher's (MiniLLM's mixture),
     or, with `top_k`, the teacher draws anew each token that is not among its own `top_k` likeliest (speculative
-    distillation, arXiv 2410.11325). `replay` answers are kept and come back, with a chance that grows to 1 at the end
+    distillation, arXiv 2410.11325). `epochs` steps learn from the answers of one window, each time held against the
+    distribution they were drawn from (PPO's 4). `replay` answers are kept and come back, with a chance that grows to 1 at the end
     (DistiLLM); with `adaptive` `fraction` is only where the share begins.
     """
 
@@ -68,6 +69,7 @@ class Rollouts:
     top_k: int = 0
     replay: int = 0
     adaptive: Adaptive | None = None
+    epochs: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
@@ -86,6 +88,11 @@ class Rollouts:
             )
         if self.teacher is not None and ((self.teacher_share > 0 and self.top_k > 0) or self.top_p < 1):
             raise RecipeError("train.rollouts: teacher_share, top_k and top_p exclude each other; keep one of them")
+        if self.epochs < 1 or (self.epochs > 1 and (self.replay or self.adaptive is not None)):
+            raise RecipeError(
+                f"train.rollouts.epochs: {self.epochs} must be at least 1, and answers that serve several steps leave no "
+                "room for replay and adaptive; leave those out"
+            )
         if self.replay and self.rewarded:
             raise RecipeError("train.rollouts.replay: rewards need fresh answers; leave out replay or the reward")
 

@@ -106,8 +106,12 @@ def train(
     whole = made.gradient_accumulation_steps * made.world_size == 1
     check(terms, found, teachers, rollouts, windows_are_whole=whole, kind=student.kind)
     check_head(student.model, terms)
-    length = schedule(made, {name: len(branch) for name, branch in found.items()})
-    plan = Plan(found, seed=seed, length=length, size=batch_size(made), rank=made.process_index, world=made.world_size)
+    again = {ROLLOUTS: rollouts.epochs} if rollouts is not None else {}
+    length = schedule(made, {name: len(branch) * again.get(name, 1) for name, branch in found.items()})
+    plan = Plan(
+        found, seed=seed, length=length, size=batch_size(made), rank=made.process_index, world=made.world_size,
+        window=made.gradient_accumulation_steps, again=again,
+    )  # fmt: skip
     shown = dict(teachers)
     named = online(terms, rollouts)
     if REFERENCE in named and REFERENCE not in teachers:
@@ -285,6 +289,10 @@ class _Trainer(Trainer):
         assert self.rollouts is not None
         assert self.memory is not None
         branch, step, seed = self.plan.branches[ROLLOUTS], self.state.global_step, self.args.seed
+        if answers := self.memory.again(step):
+            for group, items in zip(groups, answers, strict=True):
+                group[ROLLOUTS] = items
+            return
         self.memory.look(step, self._held_out_loss)
         parted = [self.memory.parted(branch, group[ROLLOUTS], step, self.args.max_steps) for group in groups]
         teacher = None if self.rollouts.teacher is None else self.online[self.rollouts.teacher]
@@ -299,6 +307,27 @@ class _Trainer(Trainer):
             self.memory.keep(fresh)
             group[ROLLOUTS] = [*fresh, *again]
         self._reward(groups)
+        if self.rollouts.epochs > 1:
+            for group in groups:
+                group[ROLLOUTS] = self._as_drawn(group[ROLLOUTS])
+            self.memory.window = [group[ROLLOUTS] for group in groups]
+
+    def _as_drawn(self, items: list[Item]) -> list[Item]:
+        """The answers with how likely their tokens were, so that later steps can be held against it."""
+        batch = pack({"": items}, pad=self.pad, packing=self.packing)
+        told = self._told(batch).split([item.targets for item in batch.items[""]])
+        return [
+            item if item.logprobs is not None else replace(item, logprobs=logprobs.cpu().numpy())
+            for item, logprobs in zip(batch.items[""], told, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _told(self, batch: Packed) -> Tensor:
+        """The log-probability of each target."""
+        with answering(self.model):
+            logits = self._shown(self.model, batch).logits_NV
+        target_N = self._tensor(batch.target_ids_N)
+        return target_logprobs(logits, target_N, torch.ones(len(target_N), device=target_N.device))
 
     def _reward(self, groups: list[dict[str, list[Item]]]) -> None:
         """Adds up the rewards of the window, and tells each answer how far its own is above their mean."""
@@ -311,7 +340,6 @@ class _Trainer(Trainer):
             for group in groups:
                 group[ROLLOUTS] = [replace(item, advantage=item.reward - mean) for item in group[ROLLOUTS]]
 
-    @torch.no_grad()
     def _held_out_loss(self) -> float:
         """Mean negative log-likelihood of the answers that are kept out of training."""
         assert self.held_out is not None
@@ -320,18 +348,15 @@ class _Trainer(Trainer):
         for start in range(0, len(items), self.args.per_device_train_batch_size):
             part = items[start : start + self.args.per_device_train_batch_size]
             batch = pack({"": part}, pad=self.pad, packing=self.packing)
-            with answering(self.model):
-                logits = self._shown(self.model, batch).logits_NV
-            target_N = self._tensor(batch.target_ids_N)
-            total -= float(target_logprobs(logits, target_N, torch.ones(len(target_N), device=target_N.device)).sum())
-            count += len(target_N)
+            total -= float(self._told(batch).sum())
+            count += len(batch.target_ids_N)
         return total / count
 
     def _mean_reward(self) -> dict[str, float]:
         total, count = self._summed(np.array(self.totals.rewards))
         self.totals.rewards = [0.0, 0.0]
         rewarded = self.rollouts is not None and self.rollouts.rewarded
-        return {"reward": total / max(count, 1.0)} if rewarded else {}
+        return {"reward": total / count} if rewarded and count else {}
 
     def _note(self, number: int, term: Term, value: Tensor) -> None:
         loss = float(value.detach())
