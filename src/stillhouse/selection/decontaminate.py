@@ -3,9 +3,9 @@
 import gzip
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from stillhouse.selection.tokens import words
 __all__ = ["ngrams", "semantic"]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FEWEST = 5  # words of a text that counts as one run
 
 
 def ngrams(
@@ -43,12 +44,16 @@ def ngrams(
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Sorted hashes of all runs of all items, each beside its owner; `items[owner]` is (file name, row number)."""
+    """Sorted hashes of all runs of all items, each beside its owner; `items[owner]` is (file name, row number).
+
+    `numbers` holds the words of the items, counted from 1: a run of a text that has any other word is in no item.
+    """
 
     n: int
     hashes: np.ndarray
     owners: np.ndarray
     items: list[tuple[str, int]]
+    numbers: dict[str, int]
 
     @staticmethod
     def read(paths: Sequence[str], fields: Sequence[str], n: int) -> "Overlaps":
@@ -70,22 +75,26 @@ class Overlaps:
     def of_texts(texts: Iterable[tuple[str, int, str]], n: int) -> "Overlaps":
         """Of (name, number, text); several texts of one item lie beside each other."""
         items: list[tuple[str, int]] = []
-        blocks: list[np.ndarray] = [np.empty(0, dtype=np.uint64)]
-        owners: list[np.ndarray] = [np.empty(0, dtype=np.uint32)]
+        owner: list[int] = []
+        documents: list[list[str]] = []
+        numbers: dict[str, int] = {}
         for name, number, text in texts:
-            block = all_runs([words(text)], n)[0]
-            if not len(block):
+            tokens = words(text)
+            if len(tokens) < _FEWEST:
                 continue
             if not items or items[-1] != (name, number):
                 items.append((name, number))
-            blocks.append(block)
-            owners.append(np.full(len(block), len(items) - 1, dtype=np.uint32))
-        hashes, owned = np.concatenate(blocks), np.concatenate(owners)
+            owner.append(len(items) - 1)
+            documents.append(tokens)
+            for token in tokens:
+                numbers.setdefault(token, len(numbers) + 1)
+        hashes, of_text = runs(documents, numbers, n)
+        owned = np.array(owner, dtype=np.uint32)[of_text]
         order = np.lexsort((owned, hashes))
         hashes, owned = hashes[order], owned[order]
         again = np.zeros(len(hashes), dtype=bool)
         again[1:] = (hashes[1:] == hashes[:-1]) & (owned[1:] == owned[:-1])
-        return Overlaps(n, hashes[~again], owned[~again], items)
+        return Overlaps(n, hashes[~again], owned[~again], items, numbers)
 
     def of(self, text: str) -> list[int]:
         """Positions in `items` of the evaluation items that a text shares a run with."""
@@ -93,18 +102,15 @@ class Overlaps:
 
     def of_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, looked up at once."""
-        blocks = all_runs([words(text) for text in texts], self.n)
-        ends = np.cumsum([len(block) for block in blocks])
-        flat = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.uint64)
         found: list[list[int]] = [[] for _ in texts]
-        if not len(self.hashes):
+        flat, of_text = runs([words(text) for text in texts], self.numbers, self.n)
+        if not len(self.hashes) or not len(flat):
             return found
         at = np.searchsorted(self.hashes, flat)
         at[at == len(self.hashes)] = 0
         hits = np.flatnonzero(self.hashes[at] == flat)
         ends_at = np.searchsorted(self.hashes, flat[hits], side="right")  # one run may stand in several items
-        of_text = np.searchsorted(ends, hits, side="right")
-        for text, first, end in zip(of_text.tolist(), at[hits].tolist(), ends_at.tolist(), strict=True):
+        for text, first, end in zip(of_text[hits].tolist(), at[hits].tolist(), ends_at.tolist(), strict=True):
             found[text].extend(self.owners[first:end].tolist())
         return [sorted(set(each)) if each else each for each in found]
 
@@ -114,42 +120,39 @@ class Overlaps:
         return sum(hits) / len(hits) if hits else 0.0
 
 
-def all_runs(documents: Sequence[Sequence[str]], n: int) -> list[np.ndarray]:
-    """64-bit hashes of the runs of n words of each document; a document of 5 to n - 1 words is one run."""
-    flat = np.array([_HASHES[token] for tokens in documents for token in tokens], dtype=np.uint64)
-    mixed = _mixed(flat, n)
-    found, start = [], 0
-    for tokens in documents:
-        end = start + len(tokens)
-        if len(tokens) >= n:
-            found.append(mixed[start : end - n + 1])
+def runs(documents: Sequence[Sequence[str]], numbers: Mapping[str, int], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """64-bit hashes of the runs of n numbered words, and in which document each stands.
+
+    A document of 5 to n - 1 words is one run. A run with a word that has no number is left out.
+    """
+    lengths_D = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
+    flat_W = np.fromiter(
+        map(numbers.get, chain.from_iterable(documents), repeat(0)), dtype=np.uint64, count=int(lengths_D.sum())
+    )
+    of_document_W = np.repeat(np.arange(len(documents)), lengths_D)
+    starts_D = np.cumsum(lengths_D) - lengths_D
+    unknown_W = np.zeros(len(flat_W) + 1, dtype=np.int64)  # how many words without a number stand before
+    np.cumsum(flat_W == 0, out=unknown_W[1:])
+    found = []
+    for length in range(_FEWEST, n + 1):
+        if length < n:
+            starts = starts_D[lengths_D == length]
         else:
-            found.append(_mixed(flat[start:end], len(tokens)) if len(tokens) >= 5 else flat[:0])
-        start = end
-    return found
+            last_W = np.arange(max(len(flat_W) - n + 1, 0))
+            starts = last_W[of_document_W[: len(last_W)] == of_document_W[n - 1 :][: len(last_W)]]
+        starts = starts[unknown_W[starts + length] == unknown_W[starts]]
+        found.append((_mixed(flat_W, starts, length), of_document_W[starts]))
+    hashes, of_document = (np.concatenate(each) for each in zip(*found, strict=True))
+    return hashes, of_document
 
 
-def _mixed(hashes: np.ndarray, n: int) -> np.ndarray:
-    mixed = np.zeros(max(len(hashes) - n + 1, 0), dtype=np.uint64)
-    for offset in range(n):
-        mixed ^= hashes[offset : offset + len(mixed)]
+def _mixed(numbers_W: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    mixed = np.zeros(len(starts), dtype=np.uint64)
+    for offset in range(length):
+        mixed ^= numbers_W[starts + offset]
         mixed *= _MULTIPLIER
         mixed ^= mixed >> np.uint64(32)
     return mixed
-
-
-class _Hashes(dict[str, int]):
-    """64-bit hashes of words, remembered up to a bound: a vocabulary has no end."""
-
-    def __missing__(self, token: str) -> int:
-        if len(self) >= 1 << 18:
-            self.clear()
-        value = int.from_bytes(blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-        self[token] = value
-        return value
-
-
-_HASHES = _Hashes()
 
 
 def chance(records: Sequence[Record], count: int = 1000, seed: int = 0) -> list[Example]:

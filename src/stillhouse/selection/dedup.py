@@ -91,23 +91,19 @@ def minhash(
     """
     _between_0_and_1(threshold, "dedup.minhash")
     shingler, resembles = Shingler(shingle), NearDuplicates(threshold, permutations, seed)
-    for batch in _batches(records, on):
-        for (record, _), near in zip(batch, resembles(shingler([tokens for _, tokens in batch])), strict=True):
+
+    def judged(batch: list[Record]) -> Iterator[tuple[Record, str | None]]:
+        for record, near in zip(batch, resembles(shingler.take()), strict=True):
             yield record, "near_duplicate" if near else None
 
-
-def _batches(records: Iterable[Record], on: Side) -> Iterator[list[tuple[Record, list[str]]]]:
-    """Records with their words, so many at a time that a batch is looked up at once and held in some megabytes."""
-    batch: list[tuple[Record, list[str]]] = []
-    held = 0
+    batch: list[Record] = []  # so many at a time that they are looked up at once and held in some megabytes
     for record in records:
-        batch.append((record, words(text_of(record, on))))
-        held += len(batch[-1][1])
-        if held >= _WORDS_AT_ONCE:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
+        batch.append(record)
+        shingler.read(words(text_of(record, on)))
+        if len(shingler) >= _WORDS_AT_ONCE:
+            yield from judged(batch)
+            batch = []
+    yield from judged(batch)
 
 
 def semantic(

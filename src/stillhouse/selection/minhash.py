@@ -19,31 +19,38 @@ _WORDS_KNOWN = 1 << 20
 
 
 class Shingler:
-    """The shingles of many documents in one pass, repetitions left in."""
+    """The shingles of many documents in one pass, repetitions left in: read each, then take what was read."""
 
     def __init__(self, size: int) -> None:
         # a word is known by its number, counted as it first comes: no Python is run for a word that came before
         self._size, self._known = size, defaultdict[str, int](count().__next__)
+        self._words, self._lengths = array("Q"), list[int]()
 
-    def __call__(self, documents: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        size = self._size
-        flat = np.array(self._numbers(documents), dtype=np.uint64)
+    def __len__(self) -> int:
+        """How many words were read and not taken."""
+        return len(self._words)
+
+    def read(self, tokens: Sequence[str]) -> None:
+        known = self._known
+        if len(known) < _WORDS_KNOWN:
+            self._words.extend(map(known.__getitem__, tokens))
+        else:  # a vocabulary has no end: what comes late is hashed each time
+            self._words.extend([known[token] if token in known else _hashed(token) for token in tokens])
+        self._lengths.append(len(tokens))
+
+    def take(self) -> list[np.ndarray]:
+        """The shingles of the documents read since the last time, in their order."""
+        size, flat = self._size, np.frombuffer(self._words, dtype=np.uint64)
         mixed = _mixed(flat, size)
         found, start = [], 0
-        for length in map(len, documents):
+        for length in self._lengths:
             if length >= size or not length:
                 found.append(mixed[start : start + max(length - size + 1, 0)])
             else:
                 found.append(_mixed(flat[start : start + length], length))
             start += length
+        self._words, self._lengths = array("Q"), []
         return found
-
-    def _numbers(self, documents: Sequence[Sequence[str]]) -> list[int]:
-        known = self._known
-        if len(known) < _WORDS_KNOWN:
-            return [known[token] for tokens in documents for token in tokens]
-        # a vocabulary has no end: what comes late is hashed each time
-        return [known[t] if t in known else _hashed(t) for tokens in documents for t in tokens]
 
 
 def _hashed(token: str) -> int:
