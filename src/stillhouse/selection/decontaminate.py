@@ -3,9 +3,10 @@
 import gzip
 import json
 import random
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ class Overlaps:
     def of_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, looked up at once."""
         found: list[list[int]] = [[] for _ in texts]
-        flat, of_text = runs([words(text) for text in texts], self.numbers, self.n)
+        flat, of_text = runs(map(words, texts), self.numbers, self.n)
         if not len(self.hashes) or not len(flat):
             return found
         at = np.searchsorted(self.hashes, flat)
@@ -120,16 +121,17 @@ class Overlaps:
         return sum(hits) / len(hits) if hits else 0.0
 
 
-def runs(documents: Sequence[Sequence[str]], numbers: Mapping[str, int], n: int) -> tuple[np.ndarray, np.ndarray]:
+def runs(documents: Iterable[Sequence[str]], numbers: Mapping[str, int], n: int) -> tuple[np.ndarray, np.ndarray]:
     """64-bit hashes of the runs of n numbered words, and in which document each stands.
 
     A document of 5 to n - 1 words is one run. A run with a word that has no number is left out.
     """
-    lengths_D = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
-    flat_W = np.fromiter(
-        map(numbers.get, chain.from_iterable(documents), repeat(0)), dtype=np.uint64, count=int(lengths_D.sum())
-    )
-    of_document_W = np.repeat(np.arange(len(documents)), lengths_D)
+    numbered, lengths = array("Q"), list[int]()
+    for tokens in documents:
+        numbered.extend(map(numbers.get, tokens, repeat(0)))
+        lengths.append(len(tokens))
+    flat_W, lengths_D = np.frombuffer(numbered, dtype=np.uint64), np.array(lengths, dtype=np.int64)
+    of_document_W = np.repeat(np.arange(len(lengths)), lengths_D)
     starts_D = np.cumsum(lengths_D) - lengths_D
     unknown_W = np.zeros(len(flat_W) + 1, dtype=np.int64)  # how many words without a number stand before
     np.cumsum(flat_W == 0, out=unknown_W[1:])
