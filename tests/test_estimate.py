@@ -96,6 +96,14 @@ def test_some_seeds_stand_for_all_even_where_a_run_stopped_half_way(made: Made, 
         assert "of 400 rows tried" in line.how
 
 
+def test_answers_to_other_requests_tell_their_spread_and_no_more(made: Made, tmp_path: Path) -> None:
+    with FakeProvider(words) as provider:
+        execute(made(provider.url), tmp_path / "run", Options(quiet=True))
+        (line,) = estimate(made(provider.url, elicit=[{"do": "labeling.reason", "teacher": "main"}])).lines
+        assert line.missing.expected == 60 and "that fake gave to other requests" in line.how
+        assert (line.output_tokens.low, line.output_tokens.high) == (60 * 6, 60 * 12)  # five to eleven words and an end
+
+
 def test_a_later_step_is_assumed_until_the_one_before_it_is_answered(made: Made, tmp_path: Path) -> None:
     steps = [
         {"do": "labeling.answer", "teacher": "main", "sampling": {"n": 2, "temperature": 1.0}},

@@ -305,7 +305,8 @@ def _run(
     check_recipe(loaded, limit=1)  # every name and knob; the seeds are counted when it runs
     expected = estimate(loaded, limit=limit)
     if not yes:
-        ask_first(expected, limited=bool(budget or loaded.recipe.budget))
+        own = {name for name, teacher in loaded.recipe.teachers.items() if teacher.budget}
+        ask_first(expected, limited=bool(budget or loaded.recipe.budget) or expected.asked <= own)
     if expected.worst_usd:
         typer.echo(expected.total(), err=True)
     done = execute(loaded, out, options)

@@ -71,8 +71,9 @@ def _summed(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def ask_first(told: Estimate, *, limited: bool) -> None:
     """Refuses a run that may cost much and that nobody has limited or said yes to."""
     if not limited and told.worst_usd > _MUCH_USD:
-        teachers = sorted({line.teacher for line in told.lines})
-        worst = {name: sum(line.worst_usd for line in told.lines if line.teacher == name) for name in teachers}
+        worst = {
+            name: sum(line.worst_usd for line in told.lines if line.teacher == name) for name in sorted(told.asked)
+        }
         who = ", ".join(f"{name} ${usd:.2f}" for name, usd in worst.items())
         raise RecipeError(
             f"this run may cost up to about ${told.worst_usd:.2f} ({who}), ${told.usd.expected:.2f} as estimated by `still "

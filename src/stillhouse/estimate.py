@@ -62,6 +62,11 @@ class Estimate:
         return sum((line.usd for line in self.lines), Range(0.0, 0.0, 0.0))
 
     @property
+    def asked(self) -> set[str]:
+        """The teachers in it."""
+        return {line.teacher for line in self.lines}
+
+    @property
     def worst_usd(self) -> float:
         return sum(line.worst_usd for line in self.lines)
 
@@ -251,24 +256,25 @@ class _Pilot:
     def _lengths(self, name: str, backend: Any, tally: Tally, bound: float, most: float) -> tuple[str, Range, Range]:
         """How long prompts and answers are, in tokens each: what is known, and how."""
         seen = [(backend.prompt_tokens(request), answer) for request, answer in tally.stored.values()]
-        whose = "this stage"
-        if len(seen) < _ENOUGH:
-            seen, whose = [], f"{backend.identity().model}"
-            sql = "SELECT output_tokens FROM answer WHERE served_model = ? AND logprobs IS NULL LIMIT 2000"
-            others = [float(row[0]) for row in self.calls.store.rows(sql, [backend.identity().model])]
-        else:
-            others = [float(answer.output_tokens) for _, answer in seen]
-        inputs = Range(bound / (2 * _BYTES), bound / _BYTES, bound)
-        if seen:
+        if len(seen) >= _ENOUGH:
             share = sum(answer.input_tokens for _, answer in seen) / max(1, sum(each for each, _ in seen))
             inputs = Range(0.9 * share * bound, share * bound, min(bound, 1.1 * share * bound))
-        if len(others) < _ENOUGH:
-            told = f"answers of half of max_tokens are assumed: fewer than {_ENOUGH} of {whose} are stored"
-            return f"{told}, a run with --limit {_ENOUGH} tells more", inputs, Range(0.0, most / 2, most)
-        middle, spread = mean(others), deviation(others)
-        off = _NORMAL * spread * math.sqrt(1 / len(others) + 1 / max(1, len(tally.missing)))
-        told = f"answers as long as {len(others)} stored ones of {whose} (mean {middle:.0f} tokens)"
-        return told, inputs, Range(max(0.0, middle - off), min(middle, most), min(most, middle + off))
+            lengths = [float(answer.output_tokens) for _, answer in seen]
+            middle = mean(lengths)
+            off = _NORMAL * deviation(lengths) * math.sqrt(1 / len(lengths) + 1 / max(1, len(tally.missing)))
+            told = f"answers as long as {len(lengths)} stored ones of this stage (mean {middle:.0f} tokens)"
+            return told, inputs, Range(max(0.0, middle - off), min(middle, most), min(most, middle + off))
+        model, inputs = backend.identity().model, Range(bound / (2 * _BYTES), bound / _BYTES, bound)
+        sql = "SELECT output_tokens FROM answer WHERE served_model = ? AND logprobs IS NULL LIMIT 2000"
+        others = sorted(float(row[0]) for row in self.calls.store.rows(sql, [model]))
+        if len(others) >= _ENOUGH:  # of other tasks: their spread, and not that of their mean, is what is known
+            low, high = others[len(others) // 20], others[-1 - len(others) // 20]
+            told = (
+                f"answers as long as {len(others)} that {model} gave to other requests (mean {mean(others):.0f} tokens)"
+            )
+            return told, inputs, Range(low, min(mean(others), most), min(high, most))
+        told = f"answers of half of max_tokens are assumed: fewer than {_ENOUGH} of {model} are stored"
+        return f"{told}, a run with --limit {_ENOUGH} tells more", inputs, Range(0.0, most / 2, most)
 
 
 def _scaled(gone: int, all_of_them: int, held: _Held) -> Range:

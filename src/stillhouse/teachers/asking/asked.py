@@ -156,12 +156,12 @@ class Asked:
                     return
                 _finished(window[0], asker)
                 yield self._outcome(window.popleft())
+        except KeyboardInterrupt:
+            told = f"waiting for {len(asker.exchanging)} requests that are out; Ctrl-C again quits at once"
+            self._calls.say(f"teacher {self.name!r}: {told}")
+            raise
         finally:
             if any(slot.future is not None and not slot.future.done() for slot in window):
-                if out := len(asker.exchanging):
-                    self._calls.say(
-                        f"teacher {self.name!r}: waiting for {out} requests that are out; Ctrl-C again quits at once"
-                    )
                 loop.submit(asker.drain()).result()
 
     def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
