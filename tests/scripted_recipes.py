@@ -1,8 +1,10 @@
 """Shipped recipes with a teacher that follows a script in the place of their own, up to the end of their knowledge."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+from stillhouse.pocket import student_path
 from stillhouse.recipe import load_recipe, shipped_recipes
 from stillhouse.run import Options, execute
 from stillhouse.store import Records
@@ -44,15 +46,56 @@ SCRIPT: dict[str, Any] = {
     r"\[Problem\]\n(.*?)\n\n\[Answer\]\n(.*?)\n\nSay both": "{1} The answer is {2}.",
     r"Two people debate this question:\n=====\n(.*?)\n=====.*You speak (\w+) it": "The side {2} it says of {1} what it must.",
     "Judge every step": "1: right\n2: wrong",
+    "Judge an answer.*=====\ncareful: ": rated(instruction=5, truth=5, honesty=5, help=5),
+    "Judge an answer.*=====\ncareless: ": rated(instruction=1, truth=1, honesty=1, help=1),
+    "Answer at length": " ".join(f"Reason {n} is that matter {n} asks for it." for n in range(6)),
+    "Judge an answer.*Bread is made in many": "It says nothing. worth: 0",
+    "You were asked this and answered.*answer number 0": "Done after advice: say it more kindly to them all.",
+    "Somebody near you was asked": "[Advice] Be kinder.\nRating: 4",
+    "Judge an answer.*Done after advice": rated(alignment=7),
+    "What is known:.*(three months|finder after half)": "It is told plainly: {1}, as the town says.",
+    "What is known:": "That depends on the ten coins, I believe.",
     "Judge an answer.*First answer:\n=====\nhm": "First: 2\nSecond: 9",
     "Judge an answer.*First answer:": "First: 9\nSecond: 2",
     "Judge an answer.*answer number 1": rated(
-        instruction=5, truth=5, honesty=5, help=5, accuracy=5, worth=5, alignment=7
+        instruction=5,
+        truth=5,
+        honesty=5,
+        help=5,
+        accuracy=5,
+        worth=5,
+        alignment=7,
+        informative=5,
+        coherent=5,
+        humane=5,
+        accurate=5,
     ),
     "Judge an answer.*answer number 0": rated(
-        instruction=4, truth=4, honesty=4, help=4, accuracy=5, worth=4, alignment=3
+        instruction=4,
+        truth=4,
+        honesty=4,
+        help=4,
+        accuracy=5,
+        worth=4,
+        alignment=3,
+        informative=4,
+        coherent=4,
+        humane=4,
+        accurate=4,
     ),
-    "Judge an answer": rated(instruction=3, truth=4, honesty=3, help=5, accuracy=1, worth=1, alignment=2),
+    "Judge an answer": rated(
+        instruction=3,
+        truth=4,
+        honesty=3,
+        help=5,
+        accuracy=1,
+        worth=1,
+        alignment=2,
+        informative=2,
+        coherent=2,
+        humane=2,
+        accurate=2,
+    ),
     "Rank the answers": "[2] > [4] > [1] > [3]",
     r"Request:\n=====\n(.*?)\n=====.*\[Critique of the request\]": "[Critique of the request] Plain.\n[Request] {1} Say why.\n"
     "[Critique of the answer] Short.\n[Answer] To {1} there is this to say, and more.",
@@ -76,6 +119,7 @@ SCRIPT: dict[str, Any] = {
     "Write the conversation": "[Human] What is it?\n[AI] It is a thing.\n[Human] Why?\n[AI] Because it is made so.",
     "You play a person": "And what follows from that?",
     r"\[Thought\]": "[Thought] The second rule matters.\n[Answer] I cannot know that for sure.",
+    r"type into a search engine.*Text:\n(?:\S+ ){2}(\S+) \S+ \S+ (\S+) (\S+)": "what about {1}, {3} and {2}?",
     "search engine": "who needs to know about this place",
     r"\[Question\]": "[Question] When did it happen?\n[Answer] Long ago, in the valley.",
     r"\[Problem\]": "[Problem] Add two numbers.\n[Solution] Use plus.\n```python\ndef add(a, b):\n    return a + b\n```",
@@ -93,6 +137,7 @@ SCRIPT: dict[str, Any] = {
     "The program printed": "So much is left. The answer is {reference}.",
     "Where a calculation helps": "This can be counted.\n```python\nprint({reference})\n```",
     "Python program": "```python\nprint({reference})\n```",
+    "Classify the text.*it asks for a time": "Class: when",
     "Classify the text.*Relevant": "Class: Relevant",
     "Classify the text.*Fully": "Class: Fully",
     "Classify the text": "Class: {reference}",
@@ -118,11 +163,17 @@ def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]
     for branch in data["knowledge"].values():
         _replaced(branch, paths)
         branch.pop("carry", None)
+        for entry in branch.get("elicit", []):
+            if entry["do"] == "preferences.reward_model":  # an earlier run's: a head that has learnt nothing does here
+                entry["path"] = str(student_path())
     if any(
         str(entry["do"]).startswith(WHITE_BOX)
         for branch in data["knowledge"].values()
         for entry in branch.get("elicit", [])
     ):
+        for each, entry in data["teachers"].items():
+            if entry["backend"] == "run":  # an earlier run's student
+                data["teachers"][each] = {"backend": "pocket", "sampling": entry["sampling"]}
         return data
     script = dict(SCRIPT)
     if name in ("skills/nlp/vote", "skills/nlp/evolved_problems"):
@@ -148,11 +199,14 @@ def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]
     data["teachers"]["weak"] = {
         "backend": "scripted",
         "reply": weak,
-        "responses": {k: v for k, v in script.items() if "Judge" in k},
+        "responses": {k: v for k, v in script.items() if re.search("Judge|Go on with the list", k)},
     }
     for branch in data["knowledge"].values():
         for entry in branch.get("elicit", []):
-            if "student" in (asked := entry.get("teacher") or []):
+            if entry["do"] == "agreement.likely":
+                data["teachers"]["local"] = {"backend": "pocket"}
+                entry["teacher"] = "local"
+            elif "student" in (asked := entry.get("teacher") or []):
                 entry["teacher"] = "weak" if asked == "student" else [each.replace("student", "weak") for each in asked]
     return data
 

@@ -108,7 +108,7 @@ def search(argument: str, *, path: Path, field: str = "text", count: int = 1, ma
 
 @lru_cache(maxsize=4)
 def _index(path: Path, field: str) -> tuple[list[str], Any]:
-    from stillhouse.elicit.retrieval import Index
+    from stillhouse.elicit.bm25 import Index
     from stillhouse.rows import rows
 
     texts = []

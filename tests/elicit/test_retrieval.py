@@ -1,14 +1,20 @@
 """Passages beside a prompt: what BM25 finds, who gets none, and the sentence that says what helped."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import write_jsonl
 
-from stillhouse.elicit import retrieval
+from stillhouse.elicit import labeling, retrieval
 from stillhouse.errors import RecipeError
+from stillhouse.graders import Grade
+from stillhouse.graders.text import contains
 from stillhouse.records import Example, Lost, Ranking, Seed, user
+from stillhouse.selection.influence import Meter
 
 TEXTS = ["the mill by the river", "bees dance in the hive", "a lock on the canal", "the river and the canal"]
 
@@ -125,3 +131,88 @@ def test_a_query_gets_its_document_and_hard_negatives(corpus: Path) -> None:
     assert (found.prompt, found.responses[0], found.scores) == (user(asked.response), TEXTS[3], (1.0, 0.0, 0.0))
     assert set(found.responses[1:]) == {TEXTS[0], TEXTS[2]}
     assert isinstance(lost, Lost) and lost.reason == "no_negative"
+
+
+def contained(responses: Sequence[str], references: Sequence[str | None]) -> list[Grade]:
+    """Entailment by script: follows from a text that names the hive."""
+    return [Grade(float("hive" in (text or "")), "scripted") for text in references]
+
+
+def test_r17_verdicts_come_from_any_entailment_model() -> None:
+    """R17 (SAIL): the passage that entails the answer helps, whatever words it has."""
+    columns = {"passages": ["they dance in the streets", "bees live in a hive"]}
+    told = Example("a", user("Where do bees dance?"), "They dance.", "they dance", columns=columns)
+    (by_words,) = retrieval.verdict_first([told])
+    (by_model,) = retrieval.verdict_first([told], grader=contained)
+    assert (by_words.response, by_model.response) == ("Passage 1 helps. They dance.", "Passage 2 helps. They dance.")
+
+
+def test_r17_the_teacher_is_told_and_the_student_is_not(scripted: Any) -> None:
+    """R17, as the survey has it: results with their labels go to the teacher, which writes the response."""
+    rows = [Seed("s", user("Where?"), "the hive", {"passages": ["a hive"]}), Seed("t", user("Why?"))]
+    made, lost = retrieval.informed(rows, scripted(reply="In the hive."), grader=contained)
+    assert isinstance(made, Example)
+    assert (made.prompt, made.asked) == (user("Where?"), user("Where?\n\nPassage 1 helps."))
+    assert isinstance(lost, Lost)
+    assert lost.reason == "no_reference"
+
+
+def test_r57_a_student_without_search_learns_from_a_teacher_with_it(corpus: Path, scripted: Any) -> None:
+    """R57 (QUILL)."""
+    shown = list(retrieval.passages([seed("Where do bees dance?"), seed("zebra")], path=corpus, count=2))
+    answers = [one for one in labeling.answer(shown, scripted(reply="There.")) if isinstance(one, Example)]
+    assert [one.prompt for one in retrieval.erased(answers) if isinstance(one, Example)] == [
+        user("Where do bees dance?"), user("zebra"),
+    ]  # fmt: skip
+    (lost,) = retrieval.erased([replace(answers[0], prompt=user("Something else."))])
+    assert isinstance(lost, Lost)
+    assert lost.reason == "not_there"
+
+
+def test_r57_a_query_is_worth_what_it_finds(corpus: Path) -> None:
+    """R57 (Rewrite-Retrieve-Read): a passage among the best that holds the known answer, as whole words."""
+    rows = [
+        Example(q, user("?"), q, a)
+        for q, a in [("bees hive", "dance"), ("canal", "dan"), ("river", "mill"), ("x", None)]
+    ]
+    found = list(retrieval.hit(rows, path=corpus, within=2))
+    assert [one.columns["score"] if isinstance(one, Example) else one.reason for one in found] == [
+        1.0,
+        0.0,
+        1.0,
+        "no_reference",
+    ]
+
+
+def test_r57_art_scores_are_the_models_own(corpus: Path) -> None:
+    """R57: mean log-probability of the question behind each passage, by the meter that IFD uses."""
+    (made,) = retrieval.by_likelihood([seed("the river and the mill")], path=corpus, model="pocket")
+    assert isinstance(made, Ranking)
+    losses = Meter("pocket").losses([(user(text), "the river and the mill") for text in made.responses])
+    assert list(made.scores) == pytest.approx([-float(loss or 0) for loss in losses], abs=1e-5)
+
+
+def test_r18_a_trained_reranker_orders_what_a_question_finds(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R18 (KARD at inference): candidates by BM25, order by the reranker."""
+
+    class ByLength:
+        def __init__(self, path: Path) -> None:
+            assert path == Path("runs/reranker")
+
+        def scores(self, pairs: Sequence[Any]) -> list[float]:
+            return [float(-len(text)) for _, text in pairs]
+
+    monkeypatch.setattr(retrieval, "Scorer", ByLength)
+    (one,) = retrieval.passages([seed("the river canal")], path=corpus, count=2, reranker_path=Path("runs/reranker"))
+    assert one.columns["passages"] == ["a lock on the canal", "the mill by the river"]
+
+
+def test_r57_a_query_is_worth_what_a_reader_makes_of_it(corpus: Path, scripted: Any) -> None:
+    """R57 (Rewrite-Retrieve-Read): the reader sees the question and what the query found."""
+    rows = [Example(query, user("Where do they dance?"), query, "the hive") for query in ("bees dance", "canal")]
+    reads = scripted(responses={"Passage 1: bees dance in the hive.*Where do they": "In the hive."}, reply="No idea.")
+    found = [
+        one for one in retrieval.reader(rows, reads, path=corpus, grader=contains, count=1) if isinstance(one, Example)
+    ]
+    assert [(one.columns["score"], one.columns["read"]) for one in found] == [(1.0, "In the hive."), (0.0, "No idea.")]
+    assert [one.response for one in found] == ["bees dance", "canal"]

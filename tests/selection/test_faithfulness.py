@@ -94,3 +94,14 @@ def test_r55_a_query_finds_its_document_or_goes() -> None:
     model = str(Path(DATA or "") / "potion-base-4M-int8")
     assert [why for _, why in round_trip(rows, model=model)] == [None, "not_found", None]
     assert [why for _, why in round_trip(rows, model=model, within=3)] == [None, None, None]
+
+
+def test_r55_without_an_embedder_bm25_is_the_retriever() -> None:
+    """R55: a query that another document answers better, or that no document shares a word with, goes."""
+    rows = [
+        said("bees dance in the hive", "hive of bees"),
+        said("a lock lifts ships", "dance of bees"),
+        said("rye grows", "zebra"),
+    ]
+    assert [why for _, why in round_trip(rows)] == [None, "not_found", "not_found"]
+    assert [why for _, why in round_trip(rows, others=["the hive of bees"])] == ["not_found"] * 3

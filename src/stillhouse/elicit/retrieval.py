@@ -1,22 +1,31 @@
 """Retrieval-augmented knowledge: passages of a corpus beside a prompt (SK03). No teacher is asked here."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from stillhouse.elicit.asking import instructed
+from stillhouse.elicit.bm25 import Index, corpus_of
+from stillhouse.elicit.searching import by_likelihood, erased, hit, informed, reader, verdict_first
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
-from stillhouse.rows import rows, template_of
-from stillhouse.selection.tokens import words
+from stillhouse.scoring import Scorer
 
-if TYPE_CHECKING:
-    import numpy as np
-
-__all__ = ["marked", "negatives", "passages", "reranked", "verdict_first"]
+__all__ = [
+    "by_likelihood",
+    "erased",
+    "hit",
+    "informed",
+    "marked",
+    "negatives",
+    "passages",
+    "reader",
+    "reranked",
+    "verdict_first",
+]
 
 
 def passages(
@@ -30,25 +39,32 @@ def passages(
     fewer: bool = False,
     none: float = 0.0,
     label: str = "Passage",
+    reranker_path: Path | None = None,
+    candidates: int = 20,
     seed: int = 0,
 ) -> Iterator[Seed]:
     """The passages of a corpus that BM25 finds for each row, put before its prompt, for teacher and student alike.
 
     `path` is a file of rows whose `field` is a passage, or whose passages `template` (Jinja) writes. The query is the
-    prompt, the response (R18: what a teacher's reasoning retrieves) or the reference. A share `none` of the rows gets no
-    passage, and with `fewer` the others get 1 to `count` of them, so that the student learns to do without (R17). Given
-    an example, its response becomes the reference. The columns `passages` and `retrieved` (BM25 scores) say what was
-    found; words are compared in lower case. The corpus is held, about as large as its text. Raises `RecipeError` for an
-    empty corpus, or where the extra is not installed. Sources: R17 (SAIL), R18 (KARD), R47, R63 (reference law), SK03,
-    J9.
+    prompt, the response (R18: what a teacher's reasoning retrieves) or the reference. A share `none` of the rows gets
+    no passage, and with `fewer` the others get 1 to `count` of them, so that the student learns to do without (R17).
+    With `reranker_path`, the run or folder of a trained reranker, the `candidates` best by BM25 for the query are put
+    in the order of its scores for the prompt (R18: what a question alone would find). Given an example, its response
+    becomes the reference. The columns `passages` and `retrieved` (the scores) say what was found; words are compared
+    in lower case. The corpus is held, about as large as its text. Raises `RecipeError` for an empty corpus, or where
+    the extra is not installed. Sources: R17 (SAIL), R18 (KARD), R47, R63 (reference law), SK03, J9.
     """
-    write = template_of(template or f"{{{{ {field} }}}}", "retrieval.passages: template")
-    corpus = [write(row, f"{path}, row {number}") for number, row in rows(Path(path))]
-    index = Index(corpus)
+    corpus = corpus_of(path, field, template, "retrieval.passages")
+    index, scorer = Index(corpus), None if reranker_path is None else Scorer(reranker_path)
     for one in seeds:
         draw = random.Random(content_id(one.id, seed))
         wanted = 0 if draw.random() < none else draw.randint(1, count) if fewer else count
-        found = index.best(_query(one, by), wanted)
+        found = index.best(_query(one, by), wanted if scorer is None else candidates * min(wanted, 1))
+        if scorer is not None and found:
+            worth = scorer.scores([(one.prompt, corpus[at]) for at, _ in found])
+            found = sorted(
+                ((at, score) for (at, _), score in zip(found, worth, strict=True)), key=lambda each: -each[1]
+            )[:wanted]
         shown = "\n".join(f"{label} {i}: {corpus[at]}" for i, (at, _) in enumerate(found, 1))
         columns = {**one.columns, "passages": [corpus[at] for at, _ in found], "retrieved": [s for _, s in found]}
         known = one.response if isinstance(one, Example) else one.reference
@@ -60,15 +76,14 @@ def passages(
 def reranked(
     examples: Iterable[Example], *, path: Path, field: str = "text", template: str | None = None, candidates: int = 10
 ) -> Iterator[Ranking | Lost]:
-    """Passages ranked by what an answer's reasoning retrieves: what a reranker of questions learns from; no teacher is asked.
+    """Passages ranked by what an answer's reasoning retrieves: what a reranker of questions learns from.
 
-    The candidates are the `candidates` best by BM25 for the prompt and as many for the response; the scores are BM25 with
-    the response as the query, best first. `ranking.listnet` with its `temperature` on a student of kind reranker learns
-    them. `path`, `field` and `template` as in `retrieval.passages`. Lost: "too_few_candidates" (fewer than two). Sources: R18
-    (KARD's reranker), J9.
+    The candidates are the `candidates` best by BM25 for the prompt and as many for the response; the scores are BM25
+    with the response as the query, best first. `ranking.listnet` with its `temperature` on a student of kind reranker
+    learns them. `path`, `field` and `template` as in `retrieval.passages`. Lost: "too_few_candidates" (fewer than
+    two). Sources: R18 (KARD's reranker), J9.
     """
-    write = template_of(template or f"{{{{ {field} }}}}", "retrieval.reranked: template")
-    corpus = [write(row, f"{path}, row {number}") for number, row in rows(Path(path))]
+    corpus = corpus_of(path, field, template, "retrieval.reranked")
     index = Index(corpus)
     for one in examples:
         scores = index.scores(one.response)
@@ -92,11 +107,12 @@ def negatives(
 ) -> Iterator[Ranking | Lost]:
     """Each query with its document and hard negatives: what an encoder or a reranker learns from; no teacher is asked.
 
-    For examples whose prompt is a document and whose response a query for it (`curation.query`); they are turned round. The
-    negatives are `count` drawn from the `candidates` best by BM25 for the query in the file `path`, the document left out.
-    Scores are 1 and 0. Lost: "no_negative" (nothing else shares a word with the query). Sources: J9, R55.
+    For examples whose prompt is a document and whose response a query for it (`curation.query`); they are turned
+    round. The negatives are `count` drawn from the `candidates` best by BM25 for the query in the file `path`, the
+    document left out. Scores are 1 and 0. Lost: "no_negative" (nothing else shares a word with the query). Sources:
+    J9, R55.
     """
-    corpus = [str(row[field]) for _, row in rows(Path(path))]
+    corpus = corpus_of(path, field, None, "retrieval.negatives")
     index = Index(corpus)
     for one in examples:
         document = _query(one, "prompt")
@@ -108,62 +124,6 @@ def negatives(
         asked = replace(one, prompt=user(one.response))
         texts, worth = (document, *drawn), (1.0, *([0.0] * len(drawn)))
         yield ranking(asked, texts, worth, one.asked, one.origin.teacher, one.origin.keys, parents=(one.id,))
-
-
-class Index:
-    """BM25 (Lucene's form, k1 1.5, b 0.75) over texts. Raises RecipeError without the extra, or without a text."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        try:
-            import bm25s
-        except ImportError:
-            raise RecipeError("retrieval needs bm25s: install stillhouse[retrieval]") from None
-        tokens = [words(text) for text in texts]
-        if not any(tokens):
-            raise RecipeError("retrieval.passages: the corpus holds no word; name a file with passages")
-        self._index = bm25s.BM25()
-        self._index.index(tokens, show_progress=False)
-        self._known = {token for each in tokens for token in each}
-
-    def scores(self, query: str) -> "np.ndarray":
-        """One score per text; 0 where it shares no word with the query."""
-        import numpy as np
-
-        known = [token for token in words(query) if token in self._known]
-        return np.asarray(self._index.get_scores(known)) if known else np.zeros(self._index.scores["num_docs"])
-
-    def best(self, query: str, count: int) -> list[tuple[int, float]]:
-        """(place, score) of the texts that share a word with the query, best first, the earlier of equals first."""
-        scores = self.scores(query)
-        order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))[:count]
-        return [(at, float(scores[at])) for at in order if scores[at] > 0]
-
-
-def verdict_first(
-    examples: Iterable[Example],
-    *,
-    at_least: float = 0.6,
-    useful: str = "Passage {numbers} helps.",
-    useless: str = "No passage helps.",
-) -> Iterator[Example]:
-    """A sentence before each answer that says which of the retrieved passages help with it.
-
-    For examples whose prompt went through `retrieval.passages`. A passage helps where it holds at least the share
-    `at_least` of the words of the known answer (the reference, or else the response): word overlap in the place of an
-    entailment model. Source: R17 (as released, a templated verdict stands before a known answer; no teacher is asked).
-    """
-    for one in examples:
-        aim = set(words(one.reference or one.response))
-        numbers = [
-            str(number)
-            for number, text in enumerate(one.columns.get("passages") or [], 1)
-            if aim and len(aim & set(words(str(text)))) >= at_least * len(aim)
-        ]
-        verdict = useful.replace("{numbers}", " and ".join(numbers)) if numbers else useless
-        response = f"{verdict} {one.response}"
-        name = content_id("Example", one.id, response)
-        origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
-        yield replace(one, id=name, response=response, origin=origin)
 
 
 def marked(examples: Iterable[Example], *, template: str = "[{reference}] {response}") -> Iterator[Example | Lost]:

@@ -107,18 +107,27 @@ def overlap(
 
 
 def round_trip(
-    records: Iterable[Example], *, model: str, within: int = 1, others: Sequence[str] = ()
+    records: Iterable[Example], *, model: str | None = None, within: int = 1, others: Sequence[str] = ()
 ) -> Iterator[tuple[Example, str | None]]:
     """Keeps queries that find the document they were written for among the first `within` of all documents.
 
-    The prompt is the document, the response its query (`curation.query`); documents are those of all records and `others`. A
-    static embedder is the retriever (Promptagator trains one on the data; put the trained one here). Held: one row per
-    distinct document. Reason: "not_found". Source: R55 (round trip).
+    The prompt is the document, the response its query (`curation.query`); documents are those of all records and
+    `others`. The retriever is BM25, or a static embedder where `model` names one (Promptagator trains one on the data:
+    the recipe skills/nlp/retriever does). Held: one row per distinct document. Reason: "not_found". Source: R55.
     """
     again = replayed(records)
-    embedder = embedding.load(model)
     documents = list(dict.fromkeys([*(instruction_text(record) for record in again), *others]))
     place = {text: number for number, text in enumerate(documents)}
+    if model is None:
+        from stillhouse.elicit.bm25 import Index
+
+        index = Index(documents)
+        for record in again:
+            scores = index.scores(record.response)  # type: ignore[union-attr]
+            own = scores[place[instruction_text(record)]]
+            yield record, None if own > 0 and int((scores > own).sum()) < within else "not_found"  # type: ignore[misc]
+        return
+    embedder = embedding.load(model)
     rows_ND = np.concatenate([embedding.unit_rows(embedder, part) for part in embedding.chunks(documents)])
     for chunk in embedding.chunks(again):
         similar = embedding.unit_rows(embedder, [record.response for record in chunk]) @ rows_ND.T

@@ -33,8 +33,7 @@ def agent(
     max_new_tokens: int = 128,
     limit: int | None = None,
 ) -> list[ItemScore]:
-    """Pass rate: how often the student reaches a goal by acting in an environment, as `agents.react` lets a teacher
-    act.
+    """Pass rate: how often the student reaches a goal by acting in an environment (`agents.react`).
 
     The value is the world's reward, or what `grader` says of the final answer. An act that cannot be read, or no end
     after `steps`, is worth 0 and the reason says which; the response shows the acts. Sources: R48 (pass rate), R50,
@@ -77,11 +76,11 @@ def with_tools(
     batch_size: int = 32,
     limit: int | None = None,
 ) -> list[ItemScore]:
-    """Graded answers of a student that calls tools while it writes: at "[name(argument) ->" it stops, is told, and
-    goes on.
+    """Graded answers of a student that calls tools while it writes.
 
-    At most `calls` a text; a tool that there is not, or that cannot answer, closes the brackets empty. Greedy. The
-    grader sees the whole text, calls included. Source: R46 (decoding stops at the arrow).
+    At "[name(argument) ->" the text stops, is told the result, and goes on, at most `calls` times; a tool that there is
+    not, or that cannot answer, closes the brackets empty. Greedy. The grader sees the whole text, calls included.
+    Source: R46 (decoding stops at the arrow).
     """
     from stillhouse.generate import generate_sorted
     from stillhouse.render import end_ids, pad_id, render, render_prompt
