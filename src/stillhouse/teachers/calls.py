@@ -149,16 +149,8 @@ class Calls:
     def batcher(self, name: str, backend: WireBackend, stage: str) -> Batcher:
         """Asks one server in batches."""
         self._loop = self._loop or Loop()
-        settling = Settling(backend, _known_price(name, backend), self.clock, name, stage, self.say)
-
-        def booked(row: AttemptRow) -> None:
-            with self.counting:
-                book(self._counts[name], row)
-
-        return Batcher(
-            backend, self.store, self.purse, self.clock, settling, self.run, name, self._owner, booked, self.say,
-            self._max_stall, self._loop,
-        )  # fmt: skip
+        who = self._asking(name, backend, stage)
+        return Batcher(**who, say=self.say, max_stall=self._max_stall, loop=self._loop)
 
     def asker(self, name: str, backend: WireBackend, stage: str) -> tuple[Asker, Loop]:
         """Asks one server; pace and seats are shared by all who ask the same endpoint for the same model."""
@@ -168,29 +160,22 @@ class Calls:
             pace = Pace(backend.url, backend.max_concurrency, self.clock, self._max_stall)
             self._paces[endpoint] = (pace, asyncio.Semaphore(backend.max_concurrency))
         pace, seats = self._paces[endpoint]
-        price = _known_price(name, backend)
+        who = self._asking(name, backend, stage)
+        made = Asker(**who, writer=self._writer, pace=pace, seats=seats, flying=self._flying, retry=self.retry)
+        return made, self._loop
+
+    def _asking(self, name: str, backend: WireBackend, stage: str) -> dict[str, Any]:
+        """The fields of `Asking`."""
 
         def booked(row: AttemptRow) -> None:
             with self.counting:
                 book(self._counts[name], row)
 
-        made = Asker(
-            backend,
-            self.store,
-            self._writer,
-            pace,
-            self.purse,
-            self.clock,
-            Settling(backend, price, self.clock, name, stage, self.say),
-            self.run,
-            name,
-            self._owner,
-            seats,
-            self._flying,
-            self.retry,
-            booked,
-        )
-        return made, self._loop
+        return {
+            "backend": backend, "store": self.store, "purse": self.purse, "clock": self.clock, "run": self.run,
+            "settling": Settling(backend, _known_price(name, backend), self.clock, name, stage, self.say),
+            "teacher": name, "owner": self._owner, "booked": booked,
+        }  # fmt: skip
 
     def close(self) -> None:
         for name, counts in self._counts.items():

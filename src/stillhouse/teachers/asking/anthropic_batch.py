@@ -9,12 +9,12 @@ from stillhouse.teachers.asking.faults import error_code, status_fault
 from stillhouse.teachers.asking.hosted import Hosted
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.keys import canonical_json
+from stillhouse.teachers.asking.listing import AGE_S, listed
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
 from stillhouse.teachers.base import Request
 
 __all__ = ["AnthropicBatches"]
 
-_AGE_S = 3600.0  # by how much the provider's clock may differ from ours
 # an error inside a result has a type and no status
 _STATUS = {
     "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
@@ -47,22 +47,18 @@ class AnthropicBatches:
 
     async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
         """One of the right size that was made since; whether it is ours its results say (the caller compares their ids)."""
-        after = ""
-        while True:
-            page = await self._teacher.connected().call("GET", f"/messages/batches?limit=100{after}")
-            if isinstance(page, Fault):
-                return page
-            rows = [row for row in page.get("data") or [] if isinstance(row, dict)]
-            for row in rows:
-                counts = row.get("request_counts") or {}
-                number = sum(value for value in counts.values() if isinstance(value, int))
-                recent = _seconds(row.get("created_at")) >= submission.created - _AGE_S
-                if recent and number == submission.number and row.get("id") not in others:
-                    return str(row["id"])
-            oldest = min((_seconds(row.get("created_at")) for row in rows), default=0.0)
-            if not page.get("has_more") or not rows or oldest < submission.created - _AGE_S:
-                return None
-            after = f"&after_id={rows[-1]['id']}"
+        server = self._teacher.connected()
+        async for row in listed(
+            server, "/messages/batches", after="after_id", created=_created, since=submission.created
+        ):
+            if isinstance(row, Fault):
+                return row
+            counts = row.get("request_counts") or {}
+            number = sum(value for value in counts.values() if isinstance(value, int))
+            recent = _created(row) >= submission.created - AGE_S
+            if recent and number == submission.number and row.get("id") not in others:
+                return str(row["id"])
+        return None
 
     async def state(self, batch: str) -> BatchState | Fault:
         row = await self._teacher.connected().call("GET", f"/messages/batches/{batch}")
@@ -93,8 +89,8 @@ class AnthropicBatches:
         return Reply(Fault("protocol", f"a result of the type {kind!r}"), raw)
 
 
-def _seconds(text: Any) -> float:
+def _created(row: dict[str, Any]) -> float:
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
+        return datetime.fromisoformat(str(row.get("created_at"))).timestamp()
     except ValueError:
         return 0.0

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO, TypeVar
 
 from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
 from stillhouse.teachers.asking import jobs
-from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
-from stillhouse.teachers.asking.budget import Purse, Spent
+from stillhouse.teachers.asking.answers import AttemptRow
+from stillhouse.teachers.asking.budget import Spent
 from stillhouse.teachers.asking.jobs import Job, Wanted
 from stillhouse.teachers.asking.keys import canonical_json, derived_seed, request_v1
 from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.pace import later
-from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence, later_sentence
-from stillhouse.teachers.asking.wire import Clock, Fault, Reply, WireBackend
+from stillhouse.teachers.asking.settling import FATAL, ROW, Asking, fatal_sentence, later_sentence
+from stillhouse.teachers.asking.wire import Fault, Reply
 from stillhouse.teachers.base import Failure, Request
 
 __all__ = ["Batcher"]
@@ -35,21 +35,12 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Batcher:
+class Batcher(Asking):
     """Asks one server through one store, for one teacher of one run.
 
     It runs in the caller's thread; exchanges, sleeping and the purse belong to the event loop, which others may use.
     """
 
-    backend: WireBackend
-    store: AnswerStore
-    purse: Purse
-    clock: Clock
-    settling: Settling
-    run: str
-    teacher: str
-    owner: str
-    booked: Callable[[AttemptRow], None]
     say: Callable[[str], None]
     max_stall: float
     loop: Loop

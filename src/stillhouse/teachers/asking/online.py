@@ -7,21 +7,21 @@ attempt (written down as in flight before the bytes leave), settlement. What hap
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from stillhouse.errors import StillhouseError, TeacherError
-from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
-from stillhouse.teachers.asking.budget import Purse, Spent
+from stillhouse.teachers.asking.answers import AttemptRow
+from stillhouse.teachers.asking.budget import Spent
 from stillhouse.teachers.asking.gate import usable
 from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.asking.leases import BATCHED, Lease, alive, release, settle_dead, take
 from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.pace import Pace, later
-from stillhouse.teachers.asking.settling import FATAL, ROW, Settling, fatal_sentence, later_sentence
-from stillhouse.teachers.asking.wire import Clock, Fault, Reply, WireBackend
+from stillhouse.teachers.asking.settling import FATAL, ROW, Asking, fatal_sentence, later_sentence
+from stillhouse.teachers.asking.wire import Fault, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Outcome, Request
 
 __all__ = ["Asker", "ask_bare", "batched_sentence"]
@@ -34,23 +34,14 @@ _BEGIN = f"INSERT INTO attempt({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass
-class Asker:
+class Asker(Asking):
     """Asks one server through one store, for one teacher of one run."""
 
-    backend: WireBackend
-    store: AnswerStore
     writer: Writer
     pace: Pace
-    purse: Purse
-    clock: Clock
-    settling: Settling
-    run: str
-    teacher: str
-    owner: str
     seats: asyncio.Semaphore
     flying: dict[str, "asyncio.Future[Answer | Failure]"]
     retry: Collection[str]
-    booked: Callable[[AttemptRow], None]
     fatal: StillhouseError | None = None
     stopped: bool = False
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

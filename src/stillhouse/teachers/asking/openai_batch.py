@@ -9,6 +9,7 @@ from stillhouse.teachers.asking.faults import status_fault
 from stillhouse.teachers.asking.hosted import Hosted
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.keys import canonical_json
+from stillhouse.teachers.asking.listing import AGE_S, listed
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
 from stillhouse.teachers.base import Request
 
@@ -16,7 +17,6 @@ __all__ = ["OpenAIBatches"]
 
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _QUEUE_FULL = {"token_limit_exceeded"}  # too many tokens wait in the provider's queue already
-_AGE_S = 3600.0  # by how much the provider's clock may differ from ours
 
 
 class OpenAIBatches:
@@ -52,29 +52,21 @@ class OpenAIBatches:
 
     async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
         """By the `local_id` in its metadata, else by the hash of its input file."""
-        after = ""
-        while True:
-            page = await self._teacher.connected().call("GET", f"/batches?limit=100{after}")
-            if isinstance(page, Fault):
-                return page
-            rows = [row for row in page.get("data") or [] if isinstance(row, dict) and row.get("id") not in others]
-            for row in rows:
-                found = await self._is(row, submission)
-                if isinstance(found, Fault):
-                    return found
-                if found:
-                    return str(row["id"])
-            oldest = min((float(row.get("created_at") or 0) for row in rows), default=0.0)
-            if not page.get("has_more") or not rows or oldest < submission.created - _AGE_S:
-                return None
-            after = f"&after={rows[-1]['id']}"
+        server = self._teacher.connected()
+        async for row in listed(server, "/batches", after="after", created=_created, since=submission.created):
+            found = row if isinstance(row, Fault) else row.get("id") not in others and await self._is(row, submission)
+            if isinstance(found, Fault):
+                return found
+            if found:
+                return str(row["id"])  # type: ignore[index]
+        return None
 
     async def _is(self, row: dict[str, Any], submission: Submission) -> bool | Fault:
         told = (row.get("metadata") or {}).get("local_id")
         if told is not None:
             return bool(told == submission.local_id)
         counted = (row.get("request_counts") or {}).get("total")
-        if float(row.get("created_at") or 0) < submission.created - _AGE_S or counted not in (
+        if _created(row) < submission.created - AGE_S or counted not in (
             0,
             submission.number,
             None,
@@ -123,6 +115,10 @@ class OpenAIBatches:
     async def _content(self, file: str) -> bytes | Fault:
         received, _ = await self._teacher.connected().send("GET", f"/files/{file}/content")
         return received
+
+
+def _created(row: dict[str, Any]) -> float:
+    return float(row.get("created_at") or 0)
 
 
 def _failed(row: dict[str, Any]) -> Fault:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from stillhouse.errors import TeacherError
-from stillhouse.teachers.asking.answers import AttemptRow
-from stillhouse.teachers.asking.budget import Spent
+from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
+from stillhouse.teachers.asking.budget import Purse, Spent
 from stillhouse.teachers.asking.gate import usable
 from stillhouse.teachers.asking.wire import Clock, Fault, Price, Reply, WireBackend
 from stillhouse.teachers.base import Answer, Failure, Request
 
-__all__ = ["FATAL", "ROW", "Settling", "fatal_sentence", "later_sentence", "same_model"]
+__all__ = ["FATAL", "ROW", "Asking", "Settling", "fatal_sentence", "later_sentence", "same_model"]
 
 FATAL = ("quota", "auth", "refused_connection")  # nothing more can be asked
 ROW = ("bad_request", "context_overflow", "refused")  # this one request will not be answered
@@ -84,6 +84,21 @@ class Settling:
             f"teacher {self.teacher!r}: {self.backend.identity().model!r} was asked and {row.served_model!r} answered; "
             "correct `model`, or accept it with `on_model_mismatch: warn` (the answers keep the name of who gave them)"
         )
+
+
+@dataclass
+class Asking:
+    """Who asks whom: one teacher of one run at one server, through one store, out of one purse."""
+
+    backend: WireBackend
+    store: AnswerStore
+    purse: Purse
+    clock: Clock
+    settling: Settling
+    run: str
+    teacher: str
+    owner: str
+    booked: Callable[[AttemptRow], None]
 
 
 def same_model(asked: str, served: str) -> bool:
