@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from stillhouse.teachers.asking.beliefs import beliefs_of
 from stillhouse.teachers.asking.budget import Spent
 from stillhouse.teachers.asking.gate import CUT, Counts, usable
 from stillhouse.teachers.asking.keys import key_of, request_body, request_key, text_fault
-from stillhouse.teachers.asking.loop import Loop
+from stillhouse.teachers.asking.loop import Ended, Loop
 from stillhouse.teachers.asking.online import Asker, batched_sentence
 from stillhouse.teachers.asking.refusals import refuses
 from stillhouse.teachers.asking.seen import Seen
@@ -60,7 +60,7 @@ class _Slot:
     redrawn: bool = False
     stored: bool = False  # answered, and the answer not read yet: a batch has more of them than memory should hold
     result: Answer | Failure | None = None
-    future: "Future[None] | None" = None
+    ended: Ended | None = None
 
 
 class Asked:
@@ -161,7 +161,7 @@ class Asked:
             self._calls.say(f"teacher {self.name!r}: {told}")
             raise
         finally:
-            if any(slot.future is not None and not slot.future.done() for slot in window):
+            if any(slot.ended is not None and not slot.ended.done for slot in window):
                 loop.submit(asker.drain()).result()
 
     def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
@@ -176,8 +176,8 @@ class Asked:
         if missing and self._from_batches([slot.key for slot in missing]):
             self._started(missing, asker, loop)
         elif missing:
-            for slot, future in zip(missing, loop.submit_all([self._obtain(slot, asker) for slot in missing])):
-                slot.future = future
+            for slot, ended in zip(missing, loop.submit_all([self._obtain(slot, asker) for slot in missing])):
+                slot.ended = ended
 
     def _from_batches(self, keys: list[str]) -> bool:
         """Whether batches that held some of these have just been settled. Raises TeacherError where one is still out."""
@@ -423,10 +423,10 @@ def _count(counts: Counts, result: Answer | Failure, rung: int) -> None:
 
 def _finished(slot: _Slot, asker: Asker) -> None:
     """Waits for a slot; what stops the whole run is raised in place of what it did to this slot."""
-    if slot.future is None:
+    if slot.ended is None:
         return
     try:
-        slot.future.result()
+        slot.ended.result()
     except (CancelledError, StillhouseError) as error:
         raise asker.fatal or error from None
 

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,39 @@ from stillhouse.errors import StillhouseError
 from stillhouse.teachers.asking.answers import AnswerStore
 from stillhouse.teachers.asking.http import close_clients
 
-__all__ = ["Loop", "Writer"]
+__all__ = ["Ended", "Loop", "Writer"]
 
 _GROUP = 64
 
 Write = Callable[[sqlite3.Connection], Any]
+
+
+class Ended:
+    """How a task of the loop ended, for the one thread that waits for it: a `Future` would cost as much as a look-up."""
+
+    __slots__ = ("_error", "_waiter", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._error: BaseException | None = None
+        self._waiter: threading.Lock | None = None
+
+    def tell(self, task: "asyncio.Task[None]") -> None:
+        self._error = CancelledError() if task.cancelled() else task.exception()
+        self.done = True
+        if self._waiter is not None:  # set before `done` was looked at, so that one of the two sees the other
+            self._waiter.release()
+
+    def result(self) -> None:
+        """Waits, and raises what the task raised, or CancelledError."""
+        if not self.done:
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiter = waiter
+            if not self.done:
+                waiter.acquire()
+        if self._error is not None:
+            raise self._error
 
 
 class Loop:
@@ -31,16 +59,16 @@ class Loop:
     def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def submit_all(self, works: Sequence[Coroutine[Any, Any, None]]) -> "list[Future[None]]":
+    def submit_all(self, works: Sequence[Coroutine[Any, Any, None]]) -> "list[Ended]":
         """The same for many at once: the loop is woken once and not once for each."""
-        futures: list[Future[None]] = [Future() for _ in works]
+        ended = [Ended() for _ in works]
 
         def start() -> None:
-            for work, future in zip(works, futures):
-                self.loop.create_task(work).add_done_callback(partial(_told, future))
+            for work, each in zip(works, ended):
+                self.loop.create_task(work).add_done_callback(each.tell)
 
         self.loop.call_soon_threadsafe(start)
-        return futures
+        return ended
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Cancels what is still under way, does the `last` thing, and ends the thread."""
@@ -48,16 +76,6 @@ class Loop:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=10)
         self.loop.close()
-
-
-def _told(future: "Future[None]", task: "asyncio.Task[None]") -> None:
-    if task.cancelled():
-        future.cancel()
-        future.set_running_or_notify_cancel()
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(None)
 
 
 async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
