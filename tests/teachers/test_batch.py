@@ -177,6 +177,27 @@ def test_a_batch_whose_receipt_was_lost_is_found(opened: Open, clock: Any, wire:
         assert len(provider.requests) == 20
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_batch_is_found_on_a_later_page_of_the_list(opened: Open, clock: Any, wire: str) -> None:
+    """The receipt was lost and others have sent batches since, on the same key."""
+    with FakeProvider("x", batches=[BatchStep(lose_reply=True)]) as provider:
+        provider.batches.page = 2
+
+        original = provider.batches._taken
+
+        def taken(kind: str, items: Any) -> Any:
+            made = original(kind, items)
+            if len(provider.batches.made) == 1:
+                for _ in range(5):
+                    original(kind, items[:1])
+            return made
+
+        provider.batches._taken = taken  # type: ignore[method-assign]
+        calls = opened(clock=clock, **QUIET)
+        assert texts(calls.teacher("t", teacher_at(wire, provider.url)).ask(rows(6))) == ["x"] * 6
+        assert sizes(provider) == [6, 1, 1, 1, 1, 1]
+
+
 def test_a_strangers_batch_of_the_same_size_is_not_ours(opened: Open, clock: Any) -> None:
     """The messages interface takes no metadata; the ids of the results tell."""
     with FakeProvider("fine", batches=[BatchStep(), BatchStep(lose_reply=True)]) as provider:

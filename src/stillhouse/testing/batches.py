@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs
 
 __all__ = ["BatchStep", "FakeBatches"]
 
@@ -57,31 +58,34 @@ class FakeBatch:
 
 
 class FakeBatches:
-    """All batches and files of one fake provider."""
+    """All batches and files of one fake provider; a list of them comes in pages of `page`."""
 
     def __init__(self, tape: Iterable[BatchStep], answered: Answered) -> None:
         self.made: list[FakeBatch] = []
+        self.page = 100
         self.files: dict[str, bytes] = {}
         self._tape, self._answered, self._lock = list(tape), answered, threading.RLock()
 
     def handle(self, method: str, path: str, body: bytes, content_type: str) -> tuple[int, bytes] | None:
         """(status, body) of a reply; None where the reply is lost on its way. Raises LookupError for other paths."""
         with self._lock:
-            where = path.partition("?")[0]
-            for (wanted, pattern), work in self._routes().items():
+            where, _, query = path.partition("?")
+            told = parse_qs(query)
+            behind = (told.get("after") or told.get("after_id") or [""])[0]
+            for (wanted, pattern), work in self._routes(behind).items():
                 if wanted == method and (found := re.fullmatch(r".*?/v1" + pattern, where)):
                     return work(*found.groups(), *([body, content_type] if method == "POST" else []))
         raise LookupError(path)
 
-    def _routes(self) -> dict[tuple[str, str], Callable[..., tuple[int, bytes] | None]]:
+    def _routes(self, behind: str) -> dict[tuple[str, str], Callable[..., tuple[int, bytes] | None]]:
         return {
             ("POST", "/files"): self._upload,
             ("GET", "/files/([^/]+)/content"): self._content,
             ("POST", "/batches"): self._openai,
-            ("GET", "/batches"): lambda: self._list("openai"),
+            ("GET", "/batches"): lambda: self._list("openai", behind),
             ("GET", "/batches/([^/]+)"): self._state,
             ("POST", "/messages/batches"): self._anthropic,
-            ("GET", "/messages/batches"): lambda: self._list("anthropic"),
+            ("GET", "/messages/batches"): lambda: self._list("anthropic", behind),
             ("GET", "/messages/batches/([^/]+)"): self._state,
             ("GET", "/messages/batches/([^/]+)/results"): self._results,
         }
@@ -116,9 +120,12 @@ class FakeBatches:
         self.made.append(FakeBatch(f"batch_{len(self.made) + 1}", wire, items, step))
         return self.made[-1]
 
-    def _list(self, wire: str) -> tuple[int, bytes]:
-        rows = [self._row(batch) for batch in reversed(self.made) if batch.wire == wire]
-        return _json({"object": "list", "data": rows, "has_more": False})
+    def _list(self, wire: str, behind: str) -> tuple[int, bytes]:
+        batches = [batch for batch in reversed(self.made) if batch.wire == wire]
+        names = [batch.id for batch in batches]
+        batches = batches[names.index(behind) + 1 :] if behind in names else batches
+        rows = [self._row(batch) for batch in batches[: self.page]]
+        return _json({"object": "list", "data": rows, "has_more": len(batches) > self.page})
 
     def _state(self, name: str) -> tuple[int, bytes]:
         for batch in self.made:
