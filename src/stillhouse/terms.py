@@ -236,4 +236,15 @@ def _student(recipe: Recipe) -> dict[str, Any]:
     told: dict[str, Any] = {"model": entry.model, "kind": entry.kind, "terms": entry.terms}
     if Path(entry.model).is_dir():
         told["card_licence"] = card_licence(Path(entry.model))
+        if entry.terms is None and (earlier := _started_from(Path(entry.model))):
+            told["plan"] = earlier
     return told
+
+
+def _started_from(model: Path) -> dict[str, Any] | None:
+    """The plan of the run whose student these weights are, or None where they are no run's."""
+    manifest = next(
+        (run / "manifest.json" for run in model.resolve().parents[:3] if (run / "manifest.json").is_file()), None
+    )
+    told = (read_json(manifest).get("terms") or {}).get("plan") if manifest else None
+    return told if isinstance(told, dict) else None

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from stillhouse.compliance.gates import decide
+from stillhouse.compliance.gates import decide, decide_rows
 from stillhouse.compliance.recipe_plan import access_of, card_licence, plan_of
 from stillhouse.errors import RecipeError
 
@@ -265,3 +265,24 @@ def test_mistakes_in_a_recipe_are_one_sentence(make, said):
         make()
     assert said in str(e.value)
     assert e.value.exit_code == 2
+
+
+def test_a_student_that_goes_on_stands_under_what_taught_its_start(tmp_path):
+    """R32, R40: a chain's later part: base and teachers of the earlier run are the plan's; so are its data sets and its rules."""
+    first = plan(
+        {"name": "main", "backend": "openai", "model": "gpt-4.1", "method": "train_on_outputs"},
+        seeds=({"path": "first.jsonl"},), student={"model": "pocket"},
+    )  # fmt: skip
+    then = plan(
+        {"name": "mild", "backend": "pocket", "method": "train_on_outputs"},
+        student={"model": str(tmp_path / "student"), "plan": first.as_dict()},
+    )
+    assert {teacher.model for teacher in then.teachers} == {"openai/gpt-4.1", "stillhouse/pocket-teacher"}
+    assert {row.id for row in then.datasets} == {"first.jsonl", "seeds.jsonl"}
+    assert then.student_base == first.student_base
+    told = [decide(each, today=TODAY) for each in (first, then)]
+    assert set(told[1].codes) >= set(told[0].codes)
+    # at the train gate rows name the new teacher only: those of the start stay all the same
+    alone = plan({"name": "mild", "backend": "pocket", "method": "train_on_outputs"})
+    stayed, mild = decide_rows(then, {"mild"}, today=TODAY), decide_rows(alone, {"mild"}, today=TODAY)
+    assert set(stayed.codes) > set(mild.codes)

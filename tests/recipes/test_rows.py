@@ -219,11 +219,13 @@ def test_a_grid_of_generators_is_the_judge(made: Made) -> None:
 
 
 def test_neighbours_criticise_and_an_observer_rates(made: Made) -> None:
-    """R41 (SANDBOX): pairs of revised answers with the gap of their ratings, for the contrastive loss."""
-    (found,) = made("skills/alignment/society").values()
-    assert all(one.scores[0] > one.scores[1] for one in found)
-    assert all("Done: answer number" in text for one in found for text in one.responses)
-    (objective,) = load_recipe("skills/alignment/society").recipe.train[0].objectives
+    """R41 (SANDBOX): answers before and after advice, with the ratings of an observer; the best are learnt."""
+    found = made("skills/alignment/society")
+    assert all(one.scores[0] > one.scores[-1] for one in found["realigned"])
+    assert all(one.responses[0].startswith("Done after advice") for one in found["realigned"])
+    assert all(len(one.columns["neighbours"]) == 2 for one in found["realigned"])
+    assert {one.response for one in found["imitated"]} == {one.responses[0] for one in found["realigned"]}
+    (objective,) = load_recipe("skills/alignment/society").recipe.train[1].objectives
     assert (objective.do, objective.knobs["scale"]) == ("ranking.stable_alignment", 7)
 
 

@@ -18,7 +18,7 @@ from stillhouse.compliance.decision import Active, Decision
 from stillhouse.compliance.evaluate import evaluate
 from stillhouse.compliance.explain import summary
 from stillhouse.compliance.notices import credits_to_display
-from stillhouse.compliance.plan import Gate, Plan, Screening, Teacher, plan_hash
+from stillhouse.compliance.plan import STARTED, Gate, Plan, Screening, Teacher, plan_hash
 from stillhouse.compliance.registry import Registry, builtin, user_folders, user_records
 from stillhouse.errors import RecipeError, TermsRefused, TermsUnknown
 
@@ -88,7 +88,7 @@ def decide_rows(
     """
     found: list[Teacher] = [t for t in plan.teachers if t.method != "train_on_outputs"]
     strangers = []
-    for name in sorted(set(names)):
+    for name in sorted({*names, *(name for name in plan.by_name if name == STARTED)}):
         mine = plan.by_name.get(name) or tuple(t for t in plan.teachers if t.model.lower() == name.lower())
         found += mine
         if not mine:

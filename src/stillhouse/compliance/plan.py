@@ -29,6 +29,7 @@ from stillhouse.errors import RecipeError
 __all__ = ["Base", "Dataset", "Licensee", "OwnRights", "Plan", "Teacher", "Use", "parse_plan", "plan_hash", "restored"]
 
 KEYS = ("teachers", "datasets", "student_base", "use")
+STARTED = "student_base"  # names, in `by_name`, what taught the student that this one starts from
 IGNORED = ("id", "expected", "expected_codes", "reason")
 Gate = Literal["plan", "train", "publish"]
 Point = Literal["egress", "ingest", "pretrain", "publish"]

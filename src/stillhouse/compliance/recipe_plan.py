@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from stillhouse.compliance import stated
-from stillhouse.compliance.plan import Plan, Teacher, parse_plan
+from stillhouse.compliance.plan import STARTED, Plan, Teacher, parse_plan
 from stillhouse.compliance.registry import Registry, builtin
 from stillhouse.compliance.stated import Kind
 from stillhouse.compliance.terms import TermsRecord
@@ -62,7 +62,8 @@ def plan_of(
 
     `teachers`: {name, backend, model, base_url, revision, terms, method, card_licence, plan}, all but name and backend
     optional; `plan` is `Plan.as_dict()` of the run that a teacher of backend `run` comes from. `seeds`: {path or
-    dataset, revision, role, terms, card_licence}. `student`: {model, kind, revision, terms, card_licence}.
+    dataset, revision, role, terms, card_licence}. `student`: {model, kind, revision, terms, card_licence, plan}: one
+    that starts from the student of an earlier run stands on what that one started from, and under everything that taught it.
     Paths inside `folder`, the recipe's, are written relative to it, so that a plan has one hash on every machine.
     Raises RecipeError.
     """
@@ -76,7 +77,10 @@ def plan_of(
     by_name: dict[str, list[dict[str, Any]]] = {}
     for spec in teachers:  # one name may stand for several teachers, one in each arm of a recipe
         by_name.setdefault(str(spec["name"]), []).extend(rows.teacher(spec, base))
-    inherited = [row for t in teachers if t.get("plan") for row in t["plan"]["datasets"]]
+    earlier = [spec["plan"] for spec in (student, *teachers) if spec.get("plan")]
+    if student.get("plan"):
+        by_name.setdefault(STARTED, []).extend(rows.taught(student["plan"]))
+    inherited = [row for before in earlier for row in before["datasets"]]
     datasets = _once([*(rows.seed(s) for s in seeds), *inherited])
     document = {
         "teachers": _once(doc for docs in by_name.values() for doc in docs),
@@ -191,15 +195,18 @@ class _Rows:
 
     def _of_run(self, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A student of an earlier run as teacher: its starting weights and everything that taught it."""
-        plan = spec["plan"]
+        base = spec["plan"]["student_base"]
+        own = {"own_rights": base["own_rights"]} if isinstance(base, dict) and base.get("own_rights") else {}
+        id = base["id"] if isinstance(base, dict) else base
+        rows = self.taught(spec["plan"])
+        return rows if id == "none" else [*rows, {"model": id, "access": "weights", **own}]
+
+    def taught(self, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The teachers of an earlier run, with the records that it was judged by."""
         for row in plan.get("records", ()):
             record = TermsRecord.model_validate(row)
             self.records.setdefault(_key(record), record)
-        base = plan["student_base"]
-        own = {"own_rights": base["own_rights"]} if isinstance(base, dict) and base.get("own_rights") else {}
-        id = base["id"] if isinstance(base, dict) else base
-        rows = [dict(row) for row in plan["teachers"]]
-        return rows if id == "none" else [*rows, {"model": id, "access": "weights", **own}]
+        return [dict(row) for row in plan["teachers"]]
 
     def seed(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         where = f"seeds {spec.get('dataset') or spec.get('path') or spec.get('name')}"
@@ -221,6 +228,8 @@ class _Rows:
             raise RecipeError("student.model: missing; name the starting weights (pocket, a path, a hub id) or none")
         if (spec.get("kind") or "causal_lm") not in STUDENT_KINDS:
             raise RecipeError(f"student.kind: unknown {spec['kind']!r}; {nearest(str(spec['kind']), STUDENT_KINDS)}")
+        if spec.get("plan"):
+            return spec["plan"]["student_base"]
         id = POCKET["student"] if model == "pocket" else self._id(model)
         row: dict[str, Any] = {"id": id}
         if spec.get("revision"):

@@ -11,28 +11,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 from stillhouse.elicit import trust
 from stillhouse.elicit.asking import (
-    Unparsed,
     annotated,
     asked,
     complete,
     in_chunks,
-    keys_of,
     lost,
     read_each,
 )
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
-from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK, RATE
+from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK
 from stillhouse.elicit.pairing import by_teacher, failed, gathered, graded, pairs
+from stillhouse.elicit.referee import hard
 from stillhouse.elicit.revising import minimal_edit, prefer_revised, reflect, revise
 from stillhouse.elicit.rubric import Rubric
 from stillhouse.elicit.stepwise import step_labels, step_verdicts
 from stillhouse.elicit.trust import Untrusted
 from stillhouse.errors import RecipeError
-from stillhouse.graders import permutation, verdicts
+from stillhouse.graders import permutation
 from stillhouse.records import Example, Lost, Prompt, Ranking, content_id, user
 from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Scores
@@ -123,7 +121,7 @@ def _tried(judge: Callable[[Iterable[Example]], Iterable[Ranking | Lost]], untru
     def prefers(couples: Sequence[tuple[Example, Example]]) -> list[bool]:
         found = judge(one for couple in couples for one in couple)
         return [
-            isinstance(each, Ranking) and each.responses[0] == right.response
+            isinstance(each, Ranking) and each.responses[0] == right.response and each.scores[0] > each.scores[1]
             for each, (right, _) in zip(found, couples, strict=True)
         ]
 
@@ -202,27 +200,51 @@ def _ordered(examples: Iterable[Example], teacher: Generates, criterion: str, se
 
 
 def option_logprobs(
-    examples: Iterable[Example], teacher: Scores, *, criterion: str = CRITERION, k: int = 50
+    examples: Iterable[Example],
+    teacher: Scores,
+    *,
+    criterion: str | Sequence[str] = CRITERION,
+    clamp: float = 0.0,
+    k: int = 50,
+    seed: int = 0,
+    untrusted: Untrusted = "mark",
 ) -> Iterator[Ranking | Lost]:
     """Soft preferences: the teacher's probabilities of "1" and "2", averaged over both orders, as the scores.
 
     For each pair of neighbouring answers to one prompt. The probability of an option is read from the first token of
     the answer "1" or "2" and normalised over the two; an option that is not among the `k` most likely tokens makes
-    the pair unreadable ("option_missing"). Raises RecipeError for a teacher that cannot tell log-probabilities.
-    Source: R33 (RLAIF).
+    the pair unreadable ("option_missing"). Of several criteria, one is drawn for each pair (R32: a principle), by `seed`;
+    `clamp: 0.4` keeps the probabilities between 0.4 and 0.6, for judges that are too sure. A judge that fails the canaries
+    (`elicit/trust.py`) marks its rankings in the column `untrusted`, or stops the run. Raises RecipeError for a teacher that
+    cannot tell log-probabilities. Sources: R33 (RLAIF), R32 (Constitutional AI's preference model).
     """
     if not isinstance(teacher, Scores):
         raise RecipeError("feedback.option_logprobs: this teacher cannot tell log-probabilities; use feedback.compare")
+    criteria = [criterion] if isinstance(criterion, str) else list(criterion)
+    if not criteria or not 0 <= clamp < 0.5:
+        raise RecipeError("feedback.option_logprobs: give one criterion or more, and a clamp from 0 up to 0.5")
+    if not (examples := trust.some(examples)):
+        return
+    name = getattr(teacher, "name", "")
+    mark = _tried(partial(_soft, teacher=teacher, criteria=criteria, clamp=clamp, k=k, seed=seed), untrusted, name)
+    for each in _soft(examples, teacher, criteria, clamp, k, seed):
+        yield _marked(each, mark)
+
+
+def _soft(
+    examples: Iterable[Example], teacher: Scores, criteria: Sequence[str], clamp: float, k: int, seed: int
+) -> Iterator[Ranking | Lost]:
     for members in grouped(examples):
         if len(members) < 2:
             yield Lost(members[0].id, "single_answer")
         for a, b in combinations(members, 2):
-            forth = _preferred(teacher, _option_prompt(a, b, criterion), k)
-            back = _preferred(teacher, _option_prompt(b, a, criterion), k)
+            drawn = criteria[int(content_id(seed, a.id, b.id), 16) % len(criteria)]
+            forth = _preferred(teacher, _option_prompt(a, b, drawn), k)
+            back = _preferred(teacher, _option_prompt(b, a, drawn), k)
             if forth is None or back is None:
                 yield Lost(a.id, "option_missing")
                 continue
-            first = (forth + 1 - back) / 2
+            first = min(max((forth + 1 - back) / 2, clamp), 1 - clamp)
             best = [(a, first), (b, 1 - first)] if first >= 0.5 else [(b, 1 - first), (a, first)]
             yield from_scores([one for one, _ in best], [p for _, p in best], [], getattr(teacher, "name", ""))
 
@@ -243,65 +265,3 @@ def _preferred(teacher: Scores, prompt: Prompt, k: int) -> float | None:
             return None
         logprobs.append(float(beliefs.top_logprobs_TK[0][at[0]]))
     return float(1 / (1 + np.exp(logprobs[1] - logprobs[0])))
-
-
-def hard(
-    examples: Iterable[Example],
-    teacher: Generates,
-    *,
-    low: int = 1,
-    high: int = 10,
-    gap: float = 1.0,
-    easy: float = 1.0,
-) -> Iterator[Example | Lost]:
-    """What the student gets wrong, found by a referee: hard examples, and as many easy ones as `easy` says.
-
-    The response is the student's answer, the reference the teacher's. Both are scored in one prompt, in both orders,
-    and averaged; hard is a gap of `gap` or more in the teacher's favour. Columns: `gap`, `hard`. Easy ones are kept
-    at the rate `easy` per hard one (a guard against forgetting), the rest lost as "easy"; unreadable verdicts as
-    "verdict_<code>". Next: `expansion.evolve` with `operators: [breadth]`. Source: R12 (Lion), J5.
-    """
-    aspects = "First: {a}\nSecond: {b}"
-    sampling = replace(teacher.sampling, n=1, temperature=0.0)
-    hard_ones = easy_ones = 0
-
-    def prompt_of(swapped: bool) -> Any:
-        def write(one: Example) -> Prompt:
-            first, second = (one.response, one.reference) if swapped else (one.reference, one.response)
-            both = f"First answer:\n=====\n{first}\n=====\nSecond answer:\n=====\n{second}"
-            text = RATE.format(
-                prompt=prompt_text(one.prompt), reference="", response=both, low=low, high=high,
-                aspects="- First: how good the first answer is\n- Second: how good the second answer is",
-                example=aspects.format(a=low, b=high),
-            )  # fmt: skip
-            return user(text)
-
-        return write
-
-    def read(text: str) -> tuple[float, float] | Unparsed:
-        try:
-            one, two = (verdicts.score(text, low=low, high=high, marker=marker) for marker in ("First", "Second"))
-        except verdicts.NoVerdictError as error:
-            return Unparsed(f"verdict_{error}", text[-80:])
-        return one, two
-
-    for chunk in in_chunks(examples):
-        known = [one for one in chunk if one.reference is not None]
-        yield from (Lost(one.id, "no_reference") for one in chunk if one.reference is None)
-        straight = list(read_each(known, teacher, prompt_of(False), read, sampling=sampling))
-        swapped = read_each(known, teacher, prompt_of(True), read, sampling=sampling)
-        for (one, slot, outcome, a), (_, _, other, b) in zip(straight, swapped, strict=True):
-            if isinstance(a, Lost):
-                yield a
-                continue
-            if isinstance(b, Lost):
-                yield b
-                continue
-            difference = ((a[0] - a[1]) + (b[1] - b[0])) / 2
-            is_hard = difference >= gap
-            hard_ones, easy_ones = hard_ones + is_hard, easy_ones + (not is_hard)
-            if not is_hard and easy_ones > easy * hard_ones:
-                easy_ones -= 1
-                yield Lost(one.id, "easy", slot=slot, keys=keys_of(outcome, other))
-            else:
-                yield annotated(one, {"gap": difference, "hard": bool(is_hard)}, outcome, teacher.name)

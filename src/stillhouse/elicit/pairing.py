@@ -10,6 +10,7 @@ from stillhouse.elicit.comparing import from_scores
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id
+from stillhouse.selection.quality import score_of
 from stillhouse.selection.texts import grouped
 
 __all__: list[str] = []
@@ -21,18 +22,21 @@ def pairs(
     column: str = "score",
     rejected: Literal["random", "worst", "all"] = "random",
     margin: float = 0.0,
+    trusted: bool = False,
     seed: int = 0,
 ) -> Iterator[Ranking | Lost]:
     """Preference pairs out of rated answers to one prompt; no teacher is asked.
 
     Chosen is the answer with the highest score; rejected a random other one (Zephyr), the worst, or each of the
-    others. The scores must differ by more than `margin`. Unrated answers take no part. Lost: "no_score" (fewer than
-    two are rated), "tie". Answers to one prompt must be neighbours. Sources: R36, R39, J4.
+    others. The scores must differ by more than `margin`. Unrated answers take no part, nor with `trusted` those rated
+    by a judge that failed its canaries. Lost: "no_score" (fewer than two are rated), "untrusted_judge", "tie". Answers
+    to one prompt must be neighbours. Sources: R36, R39, J4.
     """
     for members in grouped(examples):
-        rated = [one for one in members if isinstance(one.columns.get(column), int | float)]
+        rated = [one for one in members if score_of(one, column, trusted) is not None]
         if len(rated) < 2:
-            yield Lost(members[0].id, "no_score")
+            doubtful = trusted and any(one.columns.get("untrusted") for one in members)
+            yield Lost(members[0].id, "untrusted_judge" if doubtful else "no_score")
             continue
         best = max(rated, key=lambda one: float(one.columns[column]))
         others = [
@@ -61,12 +65,15 @@ def gathered(examples: Iterable[Example]) -> Iterator[Example]:
         yield from members
 
 
-def by_teacher(examples: Iterable[Example], *, order: Sequence[str]) -> Iterator[Ranking | Lost]:
+def by_teacher(
+    examples: Iterable[Example], *, order: Sequence[str], agrees: str | None = None
+) -> Iterator[Ranking | Lost]:
     """The answers to one prompt ranked by who gave them, best first: a larger or better-prompted teacher is assumed to win.
 
     `order` names the teachers, best first; an answer of any other is refused. One answer of each counts (the first), equal
-    answers are one. Fewer than two are lost as "single_answer". The examples are held. Check the assumption with
-    `feedback.compare`. Source: R35 (ALMoST).
+    answers are one. With `agrees`, a column that an outside judge wrote (`feedback.rate`, `preferences.reward_model`), an answer
+    takes part only if it is scored below every better one that does; an unscored one does not. Fewer than two are lost as
+    "single_answer", with `agrees` as "disagrees". The examples are held. Source: R35 (ALMoST, validated by another model).
     """
     places = {name: place for place, name in enumerate(order)}
     for members in _by_prompt(examples):
@@ -79,11 +86,25 @@ def by_teacher(examples: Iterable[Example], *, order: Sequence[str]) -> Iterator
         distinct: dict[str, Example] = {}
         for one in sorted(firsts.values(), key=lambda one: places[one.origin.teacher]):
             distinct.setdefault(one.response, one)
+        several = len(distinct) > 1
+        if agrees is not None:
+            distinct = _falling(distinct, agrees)
         if len(distinct) < 2:
-            yield Lost(members[0].id, "single_answer")
+            yield Lost(members[0].id, "disagrees" if several else "single_answer")
         else:
             scores = [float(len(order) - places[one.origin.teacher]) for one in distinct.values()]
             yield from_scores(list(distinct.values()), scores, [], "")
+
+
+def _falling(distinct: dict[str, Example], column: str) -> dict[str, Example]:
+    """The answers, best first, that a judge's score falls along."""
+    kept: dict[str, Example] = {}
+    least = float("inf")
+    for response, one in distinct.items():
+        value = one.columns.get(column)
+        if isinstance(value, int | float) and value < least:
+            kept[response], least = one, float(value)
+    return kept
 
 
 def graded(examples: Iterable[Example], *, grader: Grader, column: str = "score") -> Iterator[Example | Lost]:
