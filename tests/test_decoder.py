@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    AutoModelForCausalLM,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -24,6 +25,7 @@ from stillhouse import decoder as decoder_module
 from stillhouse import generate as generate_module
 from stillhouse.generate import generate, generate_sorted
 from stillhouse.inference import decoder_of
+from stillhouse.pocket import teacher_path
 from stillhouse.products import faster_linears
 
 SMALL = {
@@ -92,6 +94,16 @@ def test_answers_are_the_librarys_whoever_joins_and_leaves(name, joined, monkeyp
     for width in (4, 23):
         found = dict(generate_sorted(model, PROMPTS, batch_size=width, max_new_tokens=15, **HOW))
         assert [found[row] for row in range(len(PROMPTS))] == expected
+
+
+def test_a_trained_model_answers_as_through_the_library(monkeypatch):
+    """The pocket teacher, whose matrices are large enough to be copied in the order of their products."""
+    model = AutoModelForCausalLM.from_pretrained(teacher_path(), dtype=torch.float32).eval()
+    prompts = [[7 * row + 3 * at for at in range(5 + row)] for row in range(12)]
+    how = {"max_new_tokens": 12, "eos_ids": [5], "pad_id": 0}
+    found = generate(model, prompts, **how)
+    monkeypatch.setattr(generate_module, "decoder_of", lambda model: None)
+    assert found == generate(model, prompts, **how)
 
 
 def test_long_answers_among_short_ones(monkeypatch):

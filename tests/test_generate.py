@@ -100,6 +100,23 @@ def test_a_token_of_probability_zero_is_never_drawn():
     assert inverse_cdf(probs, uniform).tolist() == [1, 1, 3, 3, 3]
 
 
+@pytest.mark.parametrize("vocabulary", [128 * 128 + 1, 20_000, 129 * 128])
+def test_tokens_of_a_large_vocabulary_are_found_by_blocks(vocabulary):
+    """Against float64: a block's sum is rounded, so the token next to the exact one is right at its edge."""
+    draw = torch.Generator().manual_seed(1)
+    probs = torch.rand(300, vocabulary, generator=draw, dtype=torch.float64) ** 8
+    probs *= torch.rand(300, vocabulary, generator=draw, dtype=torch.float64) < 0.3
+    probs[:, -3:] = 0
+    probs /= probs.sum(-1, keepdim=True)
+    uniform = torch.rand(300, generator=draw)
+    uniform[:2] = torch.tensor([0.0, 1 - 2**-24])
+    found = inverse_cdf(probs.float(), uniform)
+    assert (probs.gather(-1, found[:, None]) > 0).all()
+    cdf = probs.cumsum(-1).gather(-1, found[:, None])[:, 0]
+    below = cdf - probs.gather(-1, found[:, None])[:, 0]
+    assert ((uniform.double() >= below - 1e-5) & (uniform.double() <= cdf + 1e-5)).all()
+
+
 def test_a_full_context_ends_a_row_and_not_its_neighbours():
     model = llama()
     long = list(range(4, 34)) * 2

@@ -30,6 +30,15 @@ def test_products_of_strided_factors(library, monkeypatch):
         torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_weight_laid_out_for_many_products_gives_the_same_ones(rows):
+    weight, bias, x = normal(700, 300, seed=1), normal(700, seed=2), normal(2, rows * 10, 300, seed=3)
+    laid_out = products.for_many_products(weight)
+    exact = x.double() @ weight.double().T + bias.double()
+    got = products.linear(x, weight, bias, laid_out=laid_out)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-4)
+
+
 def test_a_half_precision_product_is_added_up_in_float32():
     a, b = normal(4, 64, seed=1, dtype=torch.bfloat16), normal(64, 8, seed=2, dtype=torch.bfloat16)
     total = torch.zeros(4, 8)

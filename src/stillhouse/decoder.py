@@ -7,29 +7,35 @@ Legend: B rows, L tokens read at once, S columns of the cache, K key-value heads
 D head width, E hidden width, V vocabulary, P positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import linear as plain_linear
+from torch.nn.functional import scaled_dot_product_attention
 
-from stillhouse.products import linear
+from stillhouse.products import WORTH, for_many_products, linear
 
 # weights of one matrix above which several are not copied into one: the calls that it saves no longer matter
 _JOINED = 2**20
+# weights of a matrix from which its order matters, and of a model up to which it may have a copy
+_LAID_OUT, _COPIED = 2**15, 2**27
 
 
-@dataclass(frozen=True, slots=True)
 class Matrix:
-    """Weights of a linear layer, without gradients."""
+    """Weights of a linear layer, without gradients; `often`: a copy in the order of the products is worth its memory."""
 
-    weight: Tensor
-    bias: Tensor | None
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, often: bool):
+        self.weight, self.bias = weight, bias
+        self._laid_out = for_many_products(weight) if often and weight.numel() >= _LAID_OUT else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        if x.numel() * self.weight.shape[0] < WORTH:
+            return plain_linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias, laid_out=self._laid_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,9 @@ class Decoder:
         self.scale, self.eps = self.width**-0.5, inner.norm.variance_epsilon
         self.act = inner.layers[0].mlp.act_fn
         self.embedding_VE, self.rotary = inner.embed_tokens.weight.detach(), inner.rotary_emb
-        self.layers = [self._layer(layer) for layer in inner.layers]
-        self.norm, self.head = inner.norm.weight.detach(), _matrix(model.lm_head)
+        matrix = partial(Matrix, often=sum(weight.numel() for weight in model.parameters()) <= _COPIED)
+        self.layers = [self._layer(layer, matrix) for layer in inner.layers]
+        self.norm, self.head = inner.norm.weight.detach(), matrix(*_weights(model.lm_head))
 
     def angles(self, positions: int) -> Tensor:
         """[P, 2, D]: cosines, and sines with the sign that turning a vector by half its length asks for."""
@@ -106,8 +113,10 @@ class Decoder:
     def _states(self, layer: Layer, x: Tensor) -> Tensor:
         """[..., K, G queries + key + value, D]."""
         x = self._normed(x, layer.before_attention)
-        parts = [matrix(x).view(*x.shape[:-1], self.heads, -1, self.width) for matrix in layer.query_key_value]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+        shape = *x.shape[:-1], self.heads, -1, self.width
+        if len(layer.query_key_value) == 1:
+            return layer.query_key_value[0](x).view(shape)
+        return torch.cat([matrix(x).view(shape) for matrix in layer.query_key_value], -2)
 
     def _turned(self, layer: Layer, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Queries and key, their position in them."""
@@ -120,31 +129,30 @@ class Decoder:
     def _after(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
         x = layer.out(mixed).add_(x)
         inner = self._normed(x, layer.before_mlp)
-        gate, up = (matrix(inner) for matrix in layer.gate_up) if len(layer.gate_up) > 1 else _halves(layer, inner)
+        first, *second = layer.gate_up
+        gate, up = (first(inner), second[0](inner)) if second else first(inner).chunk(2, -1)
         return x.add_(layer.down(self.act(gate).mul_(up)))
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, weight.shape, weight, self.eps)
+        return torch.rms_norm(x, weight.shape, weight, self.eps)
 
-    def _layer(self, layer: Any) -> Layer:
+    def _layer(self, layer: Any, matrix: Callable[..., Matrix]) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
-        states = tuple(_matrix(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
-        gate_up = tuple(_matrix(part) for part in (mlp.gate_proj, mlp.up_proj))
-        if states[0].weight.numel() <= _JOINED:
-            weight = self._by_heads([part.weight for part in states])
-            bias = None if states[0].bias is None else self._by_heads([part.bias for part in states])
-            states = (Matrix(weight, bias),)
-        if gate_up[0].weight.numel() <= _JOINED:
-            bias = None if gate_up[0].bias is None else torch.cat([part.bias for part in gate_up])
-            gate_up = (Matrix(torch.cat([part.weight for part in gate_up]), bias),)
+        states = [_weights(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        gate_up = [_weights(part) for part in (mlp.gate_proj, mlp.up_proj)]
+        if states[0][0].numel() <= _JOINED:
+            states = [_joined(states, self._by_heads)]
+        if gate_up[0][0].numel() <= _JOINED:
+            gate_up = [_joined(gate_up, torch.cat)]
         return Layer(
-            layer.input_layernorm.weight.detach(), states, query_norm, key_norm, _matrix(attention.o_proj),
-            layer.post_attention_layernorm.weight.detach(), gate_up, _matrix(mlp.down_proj),
+            layer.input_layernorm.weight.detach(), tuple(matrix(*each) for each in states), query_norm, key_norm,
+            matrix(*_weights(attention.o_proj)), layer.post_attention_layernorm.weight.detach(),
+            tuple(matrix(*each) for each in gate_up), matrix(*_weights(mlp.down_proj)),
         )  # fmt: skip
 
-    def _by_heads(self, parts: Sequence[Any]) -> Tensor:
+    def _by_heads(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part.view(self.heads, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 1)
 
 
@@ -177,9 +185,10 @@ class Cache:
     def put(self, layer: int, key_bD: Tensor, value_bD: Tensor) -> tuple[Tensor, Tensor]:
         """The token at `end`; returns what is seen from there, [b, D, S] and [b, S, D]."""
         keys, values, end = self.keys[layer], self.values[layer], self.end
-        keys[:, :, end] = key_bD
-        values[:, end] = value_bD
-        return keys[:, :, self.first : end + 1], values[:, self.first : end + 1]
+        keys.select(2, end).copy_(key_bD)
+        values.select(1, end).copy_(value_bD)
+        seen = end + 1 - self.first
+        return keys.narrow(2, self.first, seen), values.narrow(1, self.first, seen)
 
     def keep(self, rows: Tensor) -> None:
         at_b = self._of_heads(rows)
@@ -212,9 +221,12 @@ def _attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _halves(layer: Layer, inner: Tensor) -> tuple[Tensor, ...]:
-    return layer.gate_up[0](inner).chunk(2, -1)
+def _weights(module: Any) -> tuple[Tensor, Tensor | None]:
+    return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
-def _matrix(module: Any) -> Matrix:
-    return Matrix(module.weight.detach(), None if module.bias is None else module.bias.detach())
+def _joined(
+    parts: Sequence[tuple[Tensor, Tensor | None]], join: Callable[[list[Tensor]], Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    biases = [bias for _, bias in parts if bias is not None]
+    return join([weight for weight, _ in parts]), join(biases) if biases else None

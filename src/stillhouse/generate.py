@@ -26,6 +26,7 @@ __all__ = ["Batch", "Generated", "answering", "generate", "generate_sorted", "in
 
 # (logits_BV, which prompt each row answers, which of its tokens is next) -> the next token of each row
 Drawer = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+_BLOCK = 128  # tokens whose probabilities are added up together where the vocabulary is large
 _EVICT = 0.75  # of the rows still at work: below it, copying the cache costs less than carrying the dead rows
 
 
@@ -282,7 +283,8 @@ def _drawer(temperature: float, top_p: float, seeds: Iterable[int], limit: int, 
     uniform_BT = torch.from_numpy(np.stack(draws)).to(device)
 
     def draw(logits_BV: torch.Tensor, rows: torch.Tensor, step: Any) -> torch.Tensor:
-        probs_BV = torch.softmax(logits_BV.float() / temperature, -1)
+        logits_BV = logits_BV.float()
+        probs_BV = torch.softmax(logits_BV if temperature == 1 else logits_BV / temperature, -1)
         if top_p < 1:
             probs_BV = _nucleus(probs_BV, top_p)
         return inverse_cdf(probs_BV, uniform_BT[rows, step])
@@ -291,12 +293,29 @@ def _drawer(temperature: float, top_p: float, seeds: Iterable[int], limit: int, 
 
 
 def inverse_cdf(probs_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """The token at which each row's cumulative probability passes its number in [0, 1); never one of probability 0."""
-    cdf_BV = probs_BV.cumsum(-1)
-    total_B = cdf_BV[:, -1]
-    # strictly below the total: rounding must not step over the last token that has any probability
-    target_B = torch.minimum(uniform_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-    return torch.searchsorted(cdf_BV, target_B[:, None], right=True)[:, 0]
+    """The token at which each row's cumulative probability passes its number in [0, 1); never one of probability 0.
+
+    A number of 24 bits times a sum of float32 is below that sum after rounding, so the last token is not passed by.
+    """
+    vocabulary = probs_BV.shape[-1]
+    if vocabulary <= _BLOCK**2:
+        cdf_BV = probs_BV.cumsum(-1)
+        return torch.searchsorted(cdf_BV, uniform_B[:, None] * cdf_BV[:, -1:], right=True)[:, 0]
+    # a running sum over a block of tokens in place of all of them: first which block, then which token in it
+    whole = vocabulary // _BLOCK * _BLOCK
+    mass_BN = probs_BV[:, :whole].unflatten(-1, (-1, _BLOCK)).sum(-1)
+    if whole < vocabulary:
+        mass_BN = torch.cat([mass_BN, probs_BV[:, whole:].sum(-1, keepdim=True)], -1)
+    cdf_BN = mass_BN.cumsum(-1)
+    target_B1 = uniform_B[:, None] * cdf_BN[:, -1:]
+    block_B1 = torch.searchsorted(cdf_BN, target_B1, right=True)
+    column_BW = block_B1 * _BLOCK + torch.arange(_BLOCK, device=probs_BV.device)
+    inside_BW = probs_BV.gather(-1, column_BW.clamp(max=vocabulary - 1)) * (column_BW < vocabulary)
+    mass_B1 = mass_BN.gather(-1, block_B1)
+    share_B1 = (target_B1 - (cdf_BN.gather(-1, block_B1) - mass_B1)) / mass_B1
+    cdf_BW = inside_BW.cumsum(-1)
+    within_B1 = share_B1.clamp(0, 1 - 2**-24) * cdf_BW[:, -1:]
+    return (block_B1 * _BLOCK + torch.searchsorted(cdf_BW, within_B1, right=True))[:, 0]
 
 
 def _nucleus(probs_BV: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -68,6 +68,9 @@ def _form(model: Any) -> tuple[object, ...] | None:
             attention, mlp = layer.self_attn, layer.mlp
             linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
             linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+            together = [linears[-7:-4], linears[-3:-1]]  # become one matrix: all of them have a bias, or none
+            if any(len({part.bias is None for part in parts}) > 1 for parts in together):
+                return None
             others += [layer.input_layernorm, layer.post_attention_layernorm]
         known = inner.rotary_emb, inner.norm.variance_epsilon, layers[0].mlp.act_fn, layers[0].self_attn.head_dim
     except AttributeError:
