@@ -46,6 +46,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: plan(f, KL, student={"lora": {"rank": 8}, "quantise": {"bits": 4}}),
         "leave out one of them",
     ),
+    "a knob that no adapter has": (
+        lambda f: plan(f, KL, student={"lora": {"rnak": 8}}),
+        r"student\.lora: no knob 'rnak'; did you mean 'rank'",
+    ),
+    "an adapter without ranks": (lambda f: plan(f, KL, student={"lora": {"rank": "8"}}), r"lora\.rank: must be a whole"),
+    "an adapter that drops all": (lambda f: plan(f, KL, student={"lora": {"dropout": 1}}), r"lora\.dropout: must be a"),
     "nothing left to cut": (lambda f: plan(f, KL, student={"prune": {"on": "x"}}), "say what is left: layers"),
     "pruned on nothing": (
         lambda f: plan(f, KL, student={"prune": {"on": "y", "layers": 2}}),

@@ -11,12 +11,12 @@ from stillhouse.errors import RecipeError, nearest
 from stillhouse.matching import capabilities
 from stillhouse.recipe import Branch, Loaded, Recipe
 from stillhouse.records import Example, Seed
-from stillhouse.render import Rendered, render
+from stillhouse.render import Reading, Rendered, reading_of
 from stillhouse.resolve import load
 from stillhouse.steps import Teachers, student_path
 from stillhouse.teachers.forced import context
 
-__all__ = ["Probe", "fitting", "probing", "student_of"]
+__all__ = ["Probe", "believed", "fitting", "probing", "read_by", "student_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,22 @@ class Probe:
 
 @contextmanager
 def probing(
-    loaded: Loaded, *, branch: str | None = None, teacher: str | None = None, rows: int = 64, local: bool = True
+    loaded: Loaded,
+    *,
+    arm: str | None = None,
+    branch: str | None = None,
+    teacher: str | None = None,
+    rows: int = 64,
+    local: bool = True,
 ) -> Iterator[Probe]:
-    """Raises RecipeError where the recipe has no such branch, no row, or (`local`) no teacher whose weights lie here."""
+    """By default the first arm. Raises RecipeError where the recipe has no such branch, no row, or (`local`) no teacher
+    whose weights lie here.
+    """
     from stillhouse.teachers.calls import Calls
 
-    recipe = next(iter(loaded.arms().values()))
-    name = teacher or _believed(recipe)
-    place = branch or _read(recipe, name)
+    recipe = _of(loaded, arm)
+    name = teacher or believed(recipe)
+    place = branch or read_by(recipe, name)
     if place not in recipe.knowledge:
         raise RecipeError(f"--branch {place}: no such branch; {nearest(place, recipe.knowledge)}")
     able = name in recipe.teachers and "logits" in capabilities(recipe.teachers[name].backend)
@@ -65,38 +73,47 @@ def probing(
         teachers = Teachers(recipe, calls)
         seeds, texts = _rows(recipe.knowledge[place], loaded.folder, rows)
         examples, by = texts, "data"
-        if not texts and able:
+        known = any(entry.do == "labeling.reference" for entry in recipe.knowledge[place].elicit)
+        if not texts and able and not known:
             examples, by = _answered(seeds, teachers.ask(name, {"n": 1, "temperature": 0.0})), name
-        elif not texts:
-            examples = [
-                seed.answered(seed.reference, asked=seed.prompt, teacher="") for seed in seeds if seed.reference
-            ]
+        if not examples:
+            by, told = "data", [seed for seed in seeds if seed.reference]
+            examples = [seed.answered(str(seed.reference), asked=seed.prompt, teacher="") for seed in told]
         if not examples:
             raise RecipeError(f"knowledge.{place}: there is no row to look at")
         yield Probe(place, name, teachers.backend(name) if able else None, seeds, examples, by, teachers)
 
 
-def fitting(examples: Sequence[Example], tokenizer: Any, *models: Any) -> list[Rendered]:
-    """The examples as a model reads them, without those that are too long for one of the models."""
-    room = min(context(model) for model in models)
-    rows = [render(tokenizer, one.prompt, one.response) for one in examples]
+def fitting(
+    examples: Sequence[Example], tokenizer: Any, *models: Any, reading: Reading | None = None
+) -> list[Rendered]:
+    """The examples as the first of the models reads them, without those that are too long for one of the models."""
+    room, reading = min(context(model) for model in models), reading or reading_of(models[0])
+    rows = [reading.whole(tokenizer, one.prompt, one.response) for one in examples]
     fit = [row for row in rows if row.fits(room)]
     if not fit:
         raise RecipeError(f"none of the {len(rows)} rows looked at fits a context of {room} tokens; give shorter texts")
     return fit
 
 
-def student_of(loaded: Loaded) -> Any:
-    """The student as the first arm starts from it (`train.student.Student`), None where the recipe has none."""
+def student_of(loaded: Loaded, arm: str | None = None, *, kinds: Sequence[str] = ("causal_lm",)) -> Any:
+    """The student as an arm (the first one) starts from it (`train.student.Student`), None without one of these kinds."""
     from stillhouse.train.student import load_student
 
-    entry = next(iter(loaded.arms().values())).student
-    if entry is None or entry.kind != "causal_lm":
+    entry = _of(loaded, arm).student
+    if entry is None or entry.kind not in kinds:
         return None
-    return load_student(student_path(entry.model), dtype=entry.dtype)
+    return load_student(
+        student_path(entry.model), kind=entry.kind, labels=entry.labels, dtype=entry.dtype, pooling=entry.pooling
+    )
 
 
-def _believed(recipe: Recipe) -> str:
+def _of(loaded: Loaded, arm: str | None) -> Recipe:
+    arms = loaded.arms()
+    return next(iter(arms.values())) if arm is None else arms[arm]
+
+
+def believed(recipe: Recipe) -> str:
     """The teacher whose beliefs are learned, else the first one that could show them, else none ("")."""
     named = [name for phase in recipe.train for entry in phase.objectives for name in entry.teachers]
     for branch in recipe.knowledge.values():
@@ -108,7 +125,7 @@ def _believed(recipe: Recipe) -> str:
     return next(able, "")
 
 
-def _read(recipe: Recipe, teacher: str) -> str:
+def read_by(recipe: Recipe, teacher: str) -> str:
     """The branch that is learned from with this teacher, else the first one."""
     for name, branch in recipe.knowledge.items():
         if teacher in _features(branch):

@@ -1,6 +1,6 @@
 """Trainings that could not be right, and those that are known to lose: said by `still check` before anything is spent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stillhouse.errors import RecipeError, nearest
@@ -31,6 +31,7 @@ def refuse_student(recipe: Recipe, where: str) -> None:
             f"{where}student.quantise: the weights that learn to be rounded are the model's own, so `lora` has no place; "
             "leave out one of them (four bits under an adapter: `lora: {base: nf4}`)"
         )
+    _refuse_lora(student.lora or {}, f"{where}student.lora")
     if student.prune is not None:
         if student.prune.on not in recipe.knowledge:
             raise RecipeError(
@@ -50,6 +51,23 @@ def refuse_student(recipe: Recipe, where: str) -> None:
         )
     if student.kind in SCORERS and any(phase.rollouts for phase in recipe.train):
         raise RecipeError(f"{where}train.rollouts: a student of kind {student.kind} writes nothing; leave them out")
+
+
+def _refuse_lora(knobs: Mapping[str, Any], where: str) -> None:
+    from stillhouse.train.student import BASE, LORA_KNOBS
+
+    for name, value in knobs.items():
+        if name not in (*LORA_KNOBS, BASE):
+            raise RecipeError(f"{where}: no knob {name!r}; {nearest(name, (*LORA_KNOBS, BASE))}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "rank" and not (isinstance(value, int) and number and value > 0):
+            raise RecipeError(f"{where}.rank: must be a whole number above 0, not {value!r}")
+        if (name == "alpha" and not number) or (name == "dropout" and not (number and 0 <= value < 1)):
+            raise RecipeError(
+                f"{where}.{name}: must be a number{' from 0 to below 1' * (name == 'dropout')}, not {value!r}"
+            )
+        if name == BASE and value != "nf4":
+            raise RecipeError(f"{where}.{BASE}: {value!r}; write nf4 (four bits a weight), or leave it out")
 
 
 def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: str) -> None:

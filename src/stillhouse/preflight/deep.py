@@ -1,7 +1,7 @@
 """All questions that `still check --deep` asks, in order."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from stillhouse.plan import seeds_seen
 from stillhouse.preflight.findings import Finding
 from stillhouse.preflight.forecast import forecast
 from stillhouse.preflight.likelihood import compared, graded
+from stillhouse.preflight.scores import own_scores
 from stillhouse.preflight.turns import coloured, masked, own_turns, same_tokens
-from stillhouse.probing import Probe, fitting, probing, student_of
+from stillhouse.probing import Probe, believed, fitting, probing, read_by, student_of
 from stillhouse.recipe import Loaded, Recipe
 from stillhouse.records import Example, Seed
-from stillhouse.render import fingerprint
+from stillhouse.render import fingerprint, reading_of
 from stillhouse.resolve import load, signature
+from stillhouse.train.batch import SCORERS, WRITERS
 
 __all__ = ["Deep", "deep"]
 
@@ -47,61 +49,97 @@ class Deep:
 
 
 def deep(loaded: Loaded, *, folder: Path = Path("runs")) -> Deep:
-    """Loads the teacher and the student of the first arm and looks. Raises RecipeError where there is nothing to load."""
-    recipe = next(iter(loaded.arms().values()))
-    student = student_of(loaded)
+    """Loads the teacher and the student of every arm that has others, and looks. Raises RecipeError where there is nothing
+    to load.
+    """
+    groups: dict[str, list[str]] = {}
+    for arm, recipe in loaded.arms().items():
+        told = recipe.student.model_dump_json() if recipe.student is not None else ""
+        teacher = believed(recipe)
+        groups.setdefault(f"{told}|{teacher}|{read_by(recipe, teacher)}", []).append(arm)
+    whole = Deep([], [])
+    for arms in groups.values():
+        found = _of_arms(loaded, arms, folder)
+        named = f" ({', '.join(arms)})" if len(groups) > 1 else ""
+        whole.findings.extend(replace(finding, about=f"{finding.about}{named}") for finding in found.findings)
+        whole.shown.extend(found.shown if not whole.shown else [])
+    return whole
+
+
+def _of_arms(loaded: Loaded, arms: Sequence[str], folder: Path) -> Deep:
+    """Of arms that share student, teacher and data."""
+    recipes = [loaded.arms()[arm] for arm in arms]
+    student = student_of(loaded, arms[0], kinds=(*WRITERS, *SCORERS))
     findings: list[Finding] = []
-    with probing(loaded, rows=_ROWS, local=False) as probe:
+    with probing(loaded, arm=arms[0], rows=_ROWS, local=False) as probe:
         if student is None and probe.backend is None:
             raise RecipeError(
-                "check --deep: there is neither a student of kind causal_lm nor a teacher whose weights lie here, so there "
-                "is nothing to load; run `still check` without --deep"
+                "check --deep: there is neither a student nor a teacher whose weights lie here, so there is nothing to load; "
+                "run `still check` without --deep"
             )
-        shown_by = student.tokenizer if student is not None else probe.backend.tokenizer()
         if student is None:
-            findings.append(
-                Finding(
-                    "student", "note", "the recipe has no student of kind causal_lm: only the teacher was looked at"
-                )
-            )
+            findings.append(Finding("student", "note", "the recipe has no student: only the teacher was looked at"))
+        elif student.kind in SCORERS:
+            findings += own_scores(student, probe.examples)
         else:
             findings += own_turns("student", student.model, student.tokenizer)
         if probe.backend is None:
             findings.append(Finding("teacher", "note", "no teacher's weights lie here: only the student was looked at"))
-            if student is not None:
-                rows = fitting(probe.examples, student.tokenizer, student.model)
-                findings += _took(recipe, loaded, probe, rows, student, None, folder)
         else:
-            findings += _with_teacher(recipe, loaded, probe, student, folder)
-    shown = [masked(shown_by, example) for example in probe.examples[:_SHOWN]]
+            findings += own_turns("teacher", probe.backend.module(), probe.backend.tokenizer())
+        if student is not None:
+            findings += _together(recipes, arms, loaded, probe, student, folder)
+    if student is not None:
+        shown = [masked(student.tokenizer, example, student.reading) for example in probe.examples[:_SHOWN]]
+    else:
+        reading, tokenizer = reading_of(probe.backend.module()), probe.backend.tokenizer()
+        shown = [masked(tokenizer, example, reading) for example in probe.examples[:_SHOWN]]
     return Deep(findings, shown)
 
 
-def _with_teacher(recipe: Recipe, loaded: Loaded, probe: Probe, student: Any, folder: Path) -> Iterator[Finding]:
-    model, tokenizer = probe.backend.module(), probe.backend.tokenizer()
-    yield from own_turns("teacher", model, tokenizer)
-    if student is None:
-        return
-    objectives = [entry.do for each in loaded.arms().values() for phase in each.train for entry in phase.objectives]
-    by_token = any(_by_token(name, loaded) for name in objectives)
-    yield from same_tokens(tokenizer, student.tokenizer, by_token=by_token)
-    rows = fitting(probe.examples, student.tokenizer, student.model, model)
+def _together(
+    recipes: Sequence[Recipe], arms: Sequence[str], loaded: Loaded, probe: Probe, student: Any, folder: Path
+) -> Iterator[Finding]:
+    """The student on the data, beside the teacher where there is one."""
+    teacher = probe.backend.module() if probe.backend is not None else None
+    models = (student.model,) if teacher is None else (student.model, teacher)
+    rows = fitting(probe.examples, student.tokenizer, *models, reading=student.reading)
     if (long := len(probe.examples) - len(rows)) > 0:
         yield Finding(
-            "length", "warning", f"{long} of {len(probe.examples)} rows do not fit teacher and student and are left out"
+            "length", "warning", f"{long} of {len(probe.examples)} rows do not fit student and teacher and are left out"
         )
-    if fingerprint(tokenizer) == fingerprint(student.tokenizer):
-        yield from compared(model, student.model, tokenizer, rows, answered_by=probe.answered_by, objectives=objectives)
-    yield from _answers(recipe, loaded, probe)
-    yield from _took(recipe, loaded, probe, rows, student, model, folder)
+    read: list[Any] = []
+    if teacher is not None:
+        tokenizer = probe.backend.tokenizer()
+        read = fitting(probe.examples, tokenizer, teacher, student.model)
+        if student.kind not in SCORERS:
+            yield from _compared(recipes, loaded, probe, student, rows, read)
+    count, _ = seeds_seen(recipes[0].knowledge[probe.branch], loaded.folder, "knowledge", None)
+    for arm, recipe in zip(arms, recipes, strict=True):
+        if not recipe.train:
+            continue
+        for finding in forecast(recipe, rows, count, student.model, teacher, _tokenizer(probe, student), folder, read):
+            yield replace(finding, about=f"{finding.about} of {arm}") if len(arms) > 1 else finding
 
 
-def _took(
-    recipe: Recipe, loaded: Loaded, probe: Probe, rows: Any, student: Any, teacher: Any, folder: Path
+def _tokenizer(probe: Probe, student: Any) -> Any:
+    return student.tokenizer if probe.backend is None else probe.backend.tokenizer()
+
+
+def _compared(
+    recipes: Sequence[Recipe], loaded: Loaded, probe: Probe, student: Any, rows: Sequence[Any], read: Sequence[Any]
 ) -> Iterator[Finding]:
-    if recipe.train:
-        count, _ = seeds_seen(recipe.knowledge[probe.branch], loaded.folder, "knowledge", None)
-        yield from forecast(recipe, rows, count, student.model, teacher, student.tokenizer, folder)
+    model, tokenizer = probe.backend.module(), probe.backend.tokenizer()
+    objectives = [entry.do for recipe in recipes for phase in recipe.train for entry in phase.objectives]
+    by_token = any(_by_token(name, loaded) for name in objectives)
+    yield from same_tokens(tokenizer, student.tokenizer, by_token=by_token)
+    alike = len(rows) == len(read) and all(own.response == other.response for own, other in zip(rows, read))
+    if alike and fingerprint(tokenizer) == fingerprint(student.tokenizer):
+        yield from compared(
+            model, student.model, tokenizer, rows, read_by_teacher=read, answered_by=probe.answered_by,
+            objectives=objectives,
+        )  # fmt: skip
+    yield from _answers(recipes[0], loaded, probe)
 
 
 def _by_token(objective: str, loaded: Loaded) -> bool:

@@ -21,29 +21,44 @@ _ACTIVATIONS = 68
 
 
 def forecast(
-    recipe: Recipe, rows: Sequence[Rendered], data_rows: int, student: Any, teacher: Any, tokenizer: Any, folder: Path
+    recipe: Recipe,
+    rows: Sequence[Rendered],
+    data_rows: int,
+    student: Any,
+    teacher: Any,
+    tokenizer: Any,
+    folder: Path,
+    read_by_teacher: Sequence[Rendered] = (),
 ) -> Iterator[Finding]:
-    """`data_rows`: how many rows the data has; `rows`: those looked at. `teacher` None: its weights do not lie here."""
+    """`data_rows`: how many rows the data has; `rows`: those looked at, as the student reads them. `teacher` None: its weights
+    do not lie here.
+    """
     length = sum(len(row.ids) for row in rows) / len(rows)
     steps = [_steps(phase, data_rows) for phase in recipe.train]
     tokens = sum(each * _batch(phase) * length for each, phase in zip(steps, recipe.train)) * recipe.repeats
     online = teacher is not None and any(entry.teachers for phase in recipe.train for entry in phase.objectives)
-    yield _time(rows, tokens, sum(steps) * recipe.repeats, student, teacher if online else None, tokenizer)
+    beside = (teacher, tokenizer, read_by_teacher) if online else None
+    yield _time(rows, tokens, sum(steps) * recipe.repeats, student, beside)
     batch = max((_batch_at_once(phase) for phase in recipe.train), default=1)
     yield _memory(student, teacher if online else None, batch * length)
-    signals = _signals(recipe, rows, data_rows, teacher, tokenizer) if teacher is not None else 0.0
+    signals = _signals(recipe, read_by_teacher, data_rows, teacher, tokenizer) if teacher is not None else 0.0
     yield _disk(student, folder, signals)
 
 
-def _time(rows: Sequence[Rendered], tokens: float, steps: int, student: Any, teacher: Any, tokenizer: Any) -> Finding:
+def _time(
+    rows: Sequence[Rendered],
+    tokens: float,
+    steps: int,
+    student: Any,
+    online: tuple[Any, Any, Sequence[Rendered]] | None,
+) -> Finding:
     timed = list(rows[:_TIMED_ROWS])
     count = sum(len(row.ids) for row in timed)
-    learning = _seconds(lambda: _learn(student, timed)) / count
-    reading = (
-        _seconds(lambda: list(forced(teacher, tokenizer, timed, lambda *_: None))) / count
-        if teacher is not None
-        else 0.0
-    )
+    learning, reading = _seconds(lambda: _learn(student, timed)) / count, 0.0
+    if online is not None:
+        teacher, tokenizer, read = online
+        theirs = list(read[:_TIMED_ROWS])
+        reading = _seconds(lambda: list(forced(teacher, tokenizer, theirs, lambda *_: None))) / count
     whole = tokens * (learning + reading)
     numbers = {
         "seconds": round(whole, 1),
@@ -51,7 +66,7 @@ def _time(rows: Sequence[Rendered], tokens: float, steps: int, student: Any, tea
         "tokens": round(tokens),
         "student_tokens_per_second": round(1 / learning),
     }
-    beside = ", the teacher beside it" if teacher is not None else ""
+    beside = ", the teacher beside it" if online is not None else ""
     said = f"{steps} steps, {tokens:,.0f} tokens at {1 / (learning + reading):,.0f} a second now{beside}"
     return Finding(
         "time", "note", f"about {_duration(whole)} of training on this machine as busy as it is ({said})", numbers
@@ -96,7 +111,12 @@ def _learn(student: Any, rows: Sequence[Rendered]) -> None:
     with torch.enable_grad():
         for row in rows:
             ids = torch.tensor([row.ids], device=student.device)
-            student(input_ids=ids, labels=ids).loss.backward()
+            if student.config.is_encoder_decoder:
+                student(input_ids=ids[:, : row.start], labels=ids[:, row.start :]).loss.backward()
+            elif student.get_output_embeddings() is None:
+                student(input_ids=ids)[0].sum().backward()
+            else:
+                student(input_ids=ids, labels=ids).loss.backward()
     student.zero_grad(set_to_none=True)
 
 

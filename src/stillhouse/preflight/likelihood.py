@@ -19,11 +19,22 @@ _KEPT = (8, 16, 32, 64, 128)
 
 
 def compared(
-    teacher: Any, student: Any, tokenizer: Any, rows: Sequence[Rendered], *, answered_by: str, objectives: Sequence[str]
+    teacher: Any,
+    student: Any,
+    tokenizer: Any,
+    rows: Sequence[Rendered],
+    *,
+    read_by_teacher: Sequence[Rendered],
+    answered_by: str,
+    objectives: Sequence[str],
 ) -> Iterator[Finding]:
-    """One tokenizer for both. The difference is over rows, with an interval of twice its standard error."""
+    """One tokenizer for both; `rows` as the student reads them. The difference is over rows, with an interval of twice its
+    standard error.
+    """
     width = addressable(tokenizer)
-    theirs, ours = (_logprobs(model, tokenizer, rows, width) for model in (teacher, student))
+    theirs, ours = (
+        _logprobs(model, tokenizer, read, width) for model, read in ((teacher, read_by_teacher), (student, rows))
+    )
     nll = [np.array([float(-hit.sum()) for hit, _ in each]) for each in (theirs, ours)]
     tokens = np.array([len(row.response) for row in rows])
     means = [float(each.sum() / tokens.sum()) for each in nll]

@@ -6,7 +6,7 @@ from typing import Any
 from stillhouse.errors import RecipeError
 from stillhouse.preflight.findings import Finding
 from stillhouse.records import Example, Message, user
-from stillhouse.render import addressable, end_ids, fingerprint, render, render_prompt
+from stillhouse.render import TOGETHER, Reading, addressable, end_ids, fingerprint, render_prompt
 from stillhouse.signals.contract import template_hash
 
 _PROBE = "zqj"
@@ -50,7 +50,14 @@ def same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, by_token: boo
 
 def own_turns(who: str, model: Any, tokenizer: Any) -> Iterator[Finding]:
     """How one model begins and ends."""
-    vocabulary, width = addressable(tokenizer), model.get_output_embeddings().weight.shape[0]
+    yield from own_head(who, model.get_output_embeddings(), tokenizer)
+    yield from _beginning(who, tokenizer)
+    yield from _end(who, model, tokenizer)
+
+
+def own_head(who: str, embeddings: Any, tokenizer: Any) -> Iterator[Finding]:
+    """Whether there is a row for each id."""
+    vocabulary, width = addressable(tokenizer), embeddings.weight.shape[0]
     if vocabulary > width:
         yield Finding(
             f"{who}'s head", "refused",
@@ -58,8 +65,6 @@ def own_turns(who: str, model: Any, tokenizer: Any) -> Iterator[Finding]:
         )  # fmt: skip
     elif vocabulary < width:
         yield Finding(f"{who}'s head", "note", f"{width - vocabulary} columns are padding; they are left out")
-    yield from _beginning(who, tokenizer)
-    yield from _end(who, model, tokenizer)
 
 
 def _beginning(who: str, tokenizer: Any) -> Iterator[Finding]:
@@ -100,9 +105,9 @@ def _end(who: str, model: Any, tokenizer: Any) -> Iterator[Finding]:
         yield Finding(f"{who}'s end of turn", "ok", f"{name}")
 
 
-def masked(tokenizer: Any, example: Example) -> list[dict[str, Any]]:
+def masked(tokenizer: Any, example: Example, reading: Reading = TOGETHER) -> list[dict[str, Any]]:
     """The pieces of a row as the student reads it, in order: their text, and whether they are learned."""
-    row = render(tokenizer, example.prompt, example.response)
+    row = reading.whole(tokenizer, example.prompt, example.response)
     texts = _texts(tokenizer, row.ids)
     return [
         {"token": text, "id": token, "learned": at >= row.start} for at, (text, token) in enumerate(zip(texts, row.ids))

@@ -9,7 +9,7 @@ from typing import Any
 from stillhouse.embedding import pooling_of, write_layout
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
-from stillhouse.render import encodes, end_ids, pad_id
+from stillhouse.render import ALONE, Reading, encodes, end_ids, pad_id, reading_of
 from stillhouse.train.batch import SCORERS, WRITERS
 from stillhouse.train.quantise import is_quantised, settled, to_dense, to_four_bits
 from stillhouse.train.scoring import require_scoring_head, scoring_head
@@ -48,6 +48,11 @@ class Student:
     kind: str = "causal_lm"
     labels: tuple[str, ...] = ()
     pooling: str = "mean"  # of kind encoder
+
+    @property
+    def reading(self) -> Reading:
+        """How it is given text."""
+        return ALONE if self.kind == "encoder" else reading_of(self.model)
 
 
 def load_student(

@@ -29,7 +29,7 @@ from stillhouse.kernels.fused import target_logprobs
 from stillhouse.products import faster_linears
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
-from stillhouse.render import ALONE, addressable, encodes, pad_id, reading_of, types_texts
+from stillhouse.render import addressable, encodes, pad_id, types_texts
 from stillhouse.train.arrays import Counted, GroupArrays
 from stillhouse.train.batch import SCORERS, Branch, Item
 from stillhouse.train.fitting import (
@@ -100,7 +100,7 @@ def train(
     finite (the last checkpoint stays).
     """
     max_length = longest(student, max_length)
-    reading = ALONE if student.kind == "encoder" else reading_of(student.model)
+    reading = student.reading
     found = branches(student.tokenizer, terms, data, rollouts, max_length, student.labels, reading)
     made = settings(arguments, Path(out), seed)
     whole = made.gradient_accumulation_steps * made.world_size == 1
