@@ -27,6 +27,15 @@ from stillhouse.store import Records, Writer, lost_row, read_stamp, write_json
 from stillhouse.teachers.asking.budget import Budget
 from stillhouse.teachers.base import Sampling
 
+# elicitors that try their judge first, and mark its rows where it failed
+JUDGES = (
+    "feedback.rate",
+    "feedback.compare",
+    "feedback.rank",
+    "feedback.hard",
+    "feedback.option_logprobs",
+    "feedback.step_labels",
+)
 # what an elicitor, a selector and a source of seeds give
 Result = Record | Lost
 
@@ -314,7 +323,7 @@ class Knowledge:
         """What rows alone do not tell: how evenly meta-information was used, how often a selector errs, a judge in doubt."""
         if step.kind == "elicit" and step.entry.do.startswith("curation.") and source is not None:
             return {"coverage": coverage(step.folder, source)}
-        if step.kind == "elicit" and step.entry.do in ("feedback.rate", "feedback.compare", "feedback.rank"):
+        if step.kind == "elicit" and step.entry.do in JUDGES:
             first = next(iter(Records(step.folder / "out.jsonl")), None)
             doubt = first.columns.get("untrusted") if isinstance(first, Example | Ranking) else None
             return {"judge": doubt} if doubt else {}

@@ -1,18 +1,23 @@
 """Judges put to the test before they are believed: R36, R59, 12.7."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_runs import knowledge, sums, write_jsonl
 
 from stillhouse import distill
 from stillhouse.elicit import trust
-from stillhouse.elicit.feedback import compare, rank, rate
+from stillhouse.elicit.feedback import compare, hard, option_logprobs, pairs, rank, rate, step_labels
 from stillhouse.errors import RunFailed
 from stillhouse.phases import _judged
 from stillhouse.records import Example, Lost, Ranking, Seed, user
+from stillhouse.selection import quality
+from stillhouse.teachers.base import TokenBeliefs
 
 Scripted = Callable[..., Any]
 ASPECT = {"truth": "it is true"}
@@ -124,3 +129,83 @@ def test_r37_a_judge_of_lists_is_tried_on_lists_of_two(scripted: Scripted) -> No
     (fixed,) = rank(answers("Red", "Blue"), scripted(name="fixed", reply="[1] > [2]"))
     assert isinstance(fixed, Ranking)
     assert "canaries right" in fixed.columns["untrusted"]
+
+
+def solver(script: dict[str, str]) -> dict[str, str]:
+    """Labels the known solutions as told, everything else right."""
+    return {f"Problem:\n=====\n{re.escape(request)}": reply for request, reply in script.items()}
+
+
+def test_a_judge_of_steps_is_tried_on_known_mistakes(scripted: Scripted) -> None:
+    """12.7, R24: one that calls every step right misses the five mistakes; behind a mistake it may say what it likes."""
+    solved = [Example("e", user("What is 1 plus 1?"), "One and one.\nThat is 2.")]
+    said = {
+        q: "\n".join(f"{i}: {'right' if right else 'wrong'}" for i, right in enumerate(known, 1))
+        for q, _, known in trust.KNOWN_STEPS
+    }
+    said["What is 6 plus 1, times 2?"] = "1: wrong\n2: wrong"
+    (believed,) = step_labels(solved, scripted(responses=solver(said), reply="1: right\n2: right"))
+    (doubted,) = step_labels(solved, scripted(name="b", reply="1: right\n2: right"))
+    assert isinstance(believed, Example)
+    assert isinstance(doubted, Example)
+    assert "untrusted" not in believed.columns
+    assert doubted.columns["untrusted"] == "5 of 10 canaries right"
+    (unchecked,) = step_labels(solved, scripted(name="c", reply="1: right\n2: right"), untrusted="unchecked")
+    assert isinstance(unchecked, Example)
+    assert "untrusted" not in unchecked.columns
+    with pytest.raises(RunFailed, match="not to be trusted"):
+        list(step_labels(solved, scripted(name="d", reply="1: right\n2: right"), untrusted="stop"))
+
+
+def test_a_referee_is_tried_before_it_finds_hard_examples(scripted: Scripted) -> None:
+    """12.7, R12: one that always scores the first answer higher has no gap in either order."""
+    rows = [Example("e", user("Name a colour."), "hm", "Blue is a colour.")]
+    good = f"First answer:\n=====\n({RIGHT}|Blue)"
+    (believed,) = hard(rows, scripted(responses={good: "First: 9\nSecond: 1"}, reply="First: 1\nSecond: 9"))
+    assert isinstance(believed, Example)
+    assert (believed.columns["gap"], believed.columns["hard"]) == (8.0, True)
+    assert "untrusted" not in believed.columns
+    (doubted,) = hard(rows, scripted(name="b", reply="First: 9\nSecond: 1"), gap=0.0)
+    assert isinstance(doubted, Example)
+    assert str(doubted.columns["untrusted"]).startswith("0 of 10 canaries right")
+
+
+def test_probabilities_of_options_are_tried_too() -> None:
+    """12.7, R33: a judge that leans to one side whatever stands there prefers nothing when both orders are averaged."""
+
+    class Leans:
+        name = "leans"
+
+        def tokenizer_fingerprint(self) -> str:
+            return "fp"
+
+        def top_logprobs(self, pairs: Any, *, k: int) -> Any:
+            for _, response in pairs:
+                yield TokenBeliefs(
+                    np.array([1 if response == "1" else 2]), np.array([[1, 2]]), np.log(np.array([[0.75, 0.25]]))
+                )
+
+    (ranked,) = option_logprobs(answers("Red", "Blue"), Leans())
+    assert isinstance(ranked, Ranking)
+    assert str(ranked.columns["untrusted"]).startswith("0 of 10 canaries right")
+
+
+def test_what_an_untrusted_judge_said_can_be_dropped() -> None:
+    """12.7: `trusted` makes its scores no scores, in selectors and in pairs."""
+    rows = [
+        replace(one, columns={"score": value, **mark})
+        for one, value, mark in zip(
+            answers("a", "b", "c"), (1.0, 3.0, 5.0), ({}, {}, {"untrusted": "0 of 10"}), strict=True
+        )
+    ]
+    assert [why for _, why in quality.score(rows, at_least=2)] == ["low_score", None, None]
+    assert [why for _, why in quality.score(rows, at_least=2, trusted=True)] == ["low_score", None, "untrusted_judge"]
+    assert [why for _, why in quality.score(rows, keep=1, trusted=True)] == ["low_score", None, "untrusted_judge"]
+    assert [why for _, why in quality.best(rows)] == ["not_best", "not_best", None]
+    assert [why for _, why in quality.best(rows, trusted=True)] == ["not_best", None, "untrusted_judge"]
+    (pair,) = pairs(rows, trusted=True)
+    assert isinstance(pair, Ranking)
+    assert pair.responses == ("b", "a")
+    (lost,) = pairs(rows[1:], trusted=True)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "untrusted_judge"

@@ -1,12 +1,15 @@
 """Steps of a written solution and what a judge says of each: `feedback.step_labels` and `feedback.step_verdicts` (R24)."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from stillhouse.elicit.asking import Unparsed, annotated, in_chunks, lost, read_each
+from stillhouse.elicit import trust
+from stillhouse.elicit.asking import Unparsed, annotated, asked, complete, in_chunks, lost
+from stillhouse.elicit.trust import Untrusted
 from stillhouse.records import Example, Lost, Origin, Prompt, content_id, user
 from stillhouse.selection.texts import prompt_text
-from stillhouse.teachers.base import Generates
+from stillhouse.teachers.base import Generates, Outcome, Sampling
 
 __all__: list[str] = []
 
@@ -42,38 +45,47 @@ def verdicts_of(text: str, count: int) -> list[bool] | Unparsed:
 
 
 def step_labels(
-    examples: Iterable[Example], teacher: Generates, *, show_reference: bool = False
+    examples: Iterable[Example], teacher: Generates, *, show_reference: bool = False, untrusted: Untrusted = "mark"
 ) -> Iterator[Example | Lost]:
     """Every step of an answer judged right or wrong.
 
     Steps are lines, or sentences where there is one line only. Columns: `steps`, `step_labels` (1 or 0), and `score`, the
     share of steps before the first mistake (1 where there is none). A judge that leaves out or repeats a step is not
-    believed: "verdict_count". Sources: R24 (WizardMath's process reward), 3.5 (b), V-STaR's kin.
+    believed: "verdict_count". One that fails the canaries (`elicit/trust.py`: ten solutions, half of them with a mistake)
+    marks its rows in the column `untrusted`, or stops the run. Sources: R24 (WizardMath's process reward), 3.5 (b), 12.7.
     """
+    if not (examples := trust.some(examples)):
+        return
+
+    def known(solved: Sequence[Example]) -> list[Sequence[bool] | None]:
+        once = _judged(solved, teacher, False, replace(teacher.sampling, n=1))
+        return [None if isinstance(read, Lost) else read for *_, read in once]
+
+    mark = {} if untrusted == "unchecked" else trust.enforced(trust.of_steps(known), untrusted, teacher.name)
     for chunk in in_chunks(examples):
-        cut = {one.id: steps_of(one.response) for one in chunk}
-        yield from (Lost(one.id, "no_steps") for one in chunk if not cut[one.id])
-        whole = [one for one in chunk if cut[one.id]]
-
-        def prompt_of(one: Example, cut: dict[str, list[str]] = cut) -> Prompt:
-            return user(step_prompt(one, cut[one.id], show_reference))
-
-        for one, slot, outcome, labels in read_each(whole, teacher, prompt_of, _labels_of):
-            steps = cut[one.id]
-            read = labels if isinstance(labels, Lost) else verdicts_of(labels, len(steps))
+        whole = [one for one in chunk if steps_of(one.response)]
+        yield from (Lost(one.id, "no_steps") for one in chunk if not steps_of(one.response))
+        for one, outcome, read in _judged(whole, teacher, show_reference, teacher.sampling):
             if isinstance(read, Lost):
                 yield read
-            elif isinstance(read, Unparsed):
-                yield lost(one, slot, outcome, read.reason, read.detail)
             else:
                 good = read.index(False) if False in read else len(read)
-                columns = {"steps": steps, "step_labels": [int(right) for right in read], "score": good / len(read)}
-                yield annotated(one, columns, outcome, teacher.name)
+                labels = {"steps": steps_of(one.response), "step_labels": [int(right) for right in read]}
+                yield annotated(one, {**labels, "score": good / len(read), **mark}, outcome, teacher.name)
 
 
-def _labels_of(text: str) -> str:
-    """How many steps there must be depends on the answer judged, so that reading is done beside it."""
-    return text
+def _judged(
+    examples: Sequence[Example], teacher: Generates, show_reference: bool, sampling: Sampling
+) -> Iterator[tuple[Example, Outcome, list[bool] | Lost]]:
+    """How many verdicts there must be depends on the answer judged, so that reading is done beside it."""
+
+    def prompt_of(one: Example) -> Prompt:
+        return user(step_prompt(one, steps_of(one.response), show_reference))
+
+    for one, slot, outcome in asked(examples, teacher, prompt_of, sampling=sampling):
+        text = complete(one, slot, outcome)
+        read = text if isinstance(text, Lost) else verdicts_of(text, len(steps_of(one.response)))
+        yield one, outcome, lost(one, slot, outcome, read.reason, read.detail) if isinstance(read, Unparsed) else read
 
 
 def step_verdicts(examples: Iterable[Example]) -> Iterator[Example | Lost]:

@@ -36,6 +36,21 @@ KNOWN = (
 )  # fmt: skip
 
 
+# solutions in two steps, and which of them are right; every second one holds a mistake, so that no constant judge passes
+KNOWN_STEPS = (
+    ("What is 2 plus 3, times 4?", ("2 plus 3 is 5.", "5 times 4 is 20."), (True, True)),
+    ("What is 6 plus 1, times 2?", ("6 plus 1 is 9.", "9 times 2 is 18."), (False, True)),
+    ("What is 10 minus 4, halved?", ("10 minus 4 is 6.", "Half of 6 is 3."), (True, True)),
+    ("What is 8 minus 2, times 3?", ("8 minus 2 is 6.", "6 times 3 is 27."), (True, False)),
+    ("How many legs have 3 dogs and 1 bird?", ("3 dogs have 12 legs.", "With the bird's 2 that is 14."), (True, True)),
+    ("How many legs have 2 cats and 1 hen?", ("2 cats have 10 legs.", "With the hen's 2 that is 12."), (False, True)),
+    ("How many days are 2 weeks and 3 days?", ("2 weeks are 14 days.", "14 and 3 are 17 days."), (True, True)),
+    ("How many days are 3 weeks and 1 day?", ("3 weeks are 21 days.", "21 and 1 are 31 days."), (True, False)),
+    ("What is half of 20, plus 5?", ("Half of 20 is 10.", "10 plus 5 is 15."), (True, True)),
+    ("What is half of 12, plus 7?", ("Half of 12 is 6.", "6 plus 7 is 15."), (True, False)),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """One request with its right answer, the words of another right answer in disorder, and the constant answer."""
@@ -74,6 +89,25 @@ def of_choices(prefers_right: Callable[[Sequence[tuple[Example, Example]]], Sequ
     won = sum(prefers_right([(plant.right, plant.constant) for plant in plants]))
     lost_to = f"right answers beat a constant one {won} of {len(KNOWN)} times"
     return _said(caught, won > len(KNOWN) / 2, lost_to)
+
+
+def of_steps(label: Callable[[Sequence[Example]], Sequence[Sequence[bool] | None]]) -> str:
+    """The same for a judge of steps: every step of a solution labelled as it is known to be."""
+    solved = [
+        Example(f"canary-steps-{number}", user(request), "\n".join(steps))
+        for number, (request, steps, _) in enumerate(KNOWN_STEPS)
+    ]
+    told = label(solved)
+    # what follows from a mistake may be called right or wrong
+    caught = sum(
+        each is not None and list(each)[: _told(known)] == list(known)[: _told(known)]
+        for each, (_, _, known) in zip(told, KNOWN_STEPS, strict=True)
+    )
+    return "" if caught >= LEAST * len(KNOWN_STEPS) else f"{caught} of {len(KNOWN_STEPS)} canaries right"
+
+
+def _told(known: Sequence[bool]) -> int:
+    return list(known).index(False) + 1 if False in known else len(known)
 
 
 def some(examples: Iterable[Example]) -> Iterable[Example]:

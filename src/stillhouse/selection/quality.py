@@ -80,53 +80,69 @@ def length(
 
 
 def score(
-    records: Iterable[Record], *, column: str = "score", at_least: float | None = None, keep: int | None = None
+    records: Iterable[Record],
+    *,
+    column: str = "score",
+    at_least: float | None = None,
+    keep: int | None = None,
+    trusted: bool = False,
 ) -> Iterator[tuple[Record, str | None]]:
     """Keeps records by a score that an earlier step wrote into a column: those from `at_least`, or the `keep` highest.
 
     A record without a readable score is dropped as "no_score": a failed judgement is missing, never a default. Other
-    reasons: "low_score". With both knobs both must hold. Sources: R15 (AlpaGasus keeps 4.5 of 5 and above), O1.
+    reasons: "low_score". With both knobs both must hold. With `trusted` the word of a judge that failed its canaries (the
+    column `untrusted`) is no score: "untrusted_judge". Sources: R15 (AlpaGasus keeps 4.5 of 5 and above), O1, 12.7.
     """
     if at_least is None and keep is None:
         raise RecipeError("quality.score: neither at_least nor keep is given; write one of them")
     records = replayed(records) if keep is not None else records
-    chosen = _highest(records, column, keep) if keep is not None else None
+    chosen = _highest(records, column, keep, trusted) if keep is not None else None
     for number, record in enumerate(records):
-        value = score_of(record, column)
+        value = score_of(record, column, trusted)
         if value is None:
-            yield record, "no_score"
+            yield record, _unscored(record, trusted)
         elif (at_least is not None and value < at_least) or (chosen is not None and number not in chosen):
             yield record, "low_score"
         else:
             yield record, None
 
 
-def _highest(records: Iterable[Record], column: str, keep: int) -> set[int]:
+def _highest(records: Iterable[Record], column: str, keep: int, trusted: bool) -> set[int]:
     scored = (
-        (value, -number) for number, record in enumerate(records) if (value := score_of(record, column)) is not None
+        (value, -number)
+        for number, record in enumerate(records)
+        if (value := score_of(record, column, trusted)) is not None
     )
     return {-negative for _, negative in heapq.nlargest(keep, scored)}
 
 
-def score_of(record: Record, column: str) -> float | None:
-    """The number in a column, or None where there is none."""
+def _unscored(record: Record, trusted: bool) -> str:
+    return "untrusted_judge" if trusted and record.columns.get("untrusted") else "no_score"
+
+
+def score_of(record: Record, column: str, trusted: bool = False) -> float | None:
+    """The number in a column, or None where there is none (or, where it must be `trusted`, a judge that is not to be)."""
+    if trusted and record.columns.get("untrusted"):
+        return None
     value = record.columns.get(column)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
 
 
-def best(records: Iterable[Example], *, column: str = "score") -> Iterator[tuple[Example, str | None]]:
+def best(
+    records: Iterable[Example], *, column: str = "score", trusted: bool = False
+) -> Iterator[tuple[Example, str | None]]:
     """Keeps the highest-scored of the samples of each seed (best of n); the earliest of equals.
 
-    Samples of one seed must be neighbours, as elicitors give them. Reasons: "no_score", "not_best". Sources: R08,
-    R35, R44.
+    Samples of one seed must be neighbours, as elicitors give them. Reasons: "no_score", "not_best", and with
+    `trusted` "untrusted_judge", as in `quality.score`. Sources: R08, R35, R44.
     """
     for group in grouped(records):
-        scores = [score_of(record, column) for record in group]
+        scores = [score_of(record, column, trusted) for record in group]
         winner = max(
             (i for i, value in enumerate(scores) if value is not None), key=lambda i: (scores[i], -i), default=None
         )
         for i, record in enumerate(group):
-            yield record, None if i == winner else "no_score" if scores[i] is None else "not_best"
+            yield record, None if i == winner else _unscored(record, trusted) if scores[i] is None else "not_best"
 
 
 def vote(
