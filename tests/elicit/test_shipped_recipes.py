@@ -9,6 +9,8 @@ from scripted_recipes import kept
 from stillhouse.check import check
 from stillhouse.copying import copy_recipe
 from stillhouse.recipe import load_recipe, shipped_recipes
+from stillhouse.seeds import file
+from stillhouse.steps import Knowledge
 
 # a recipe that reads a file of the user's (answers already recorded, say) cannot be run by a script
 NAMES = sorted(
@@ -54,3 +56,25 @@ def test_a_copy_stands_alone(name: str, tmp_path: Path) -> None:
     assert first == tmp_path / "mine.yaml"
     assert files
     assert check(load_recipe(first)).branches
+
+
+VERTICALS = [name for name in NAMES if name.startswith("verticals/")]
+
+
+@pytest.mark.parametrize("name", VERTICALS)
+def test_a_vertical_brings_its_evaluation(name: str) -> None:
+    """C08, V1-V5: held-out questions whose known answers pass the grader, none of them among the seeds; babble passes none."""
+    loaded = load_recipe(name)
+    recipe = loaded.recipe
+    if recipe.student is not None and recipe.student.kind == "reward":
+        return  # it is judged by the policy that it rewards
+    (entry,) = recipe.evaluate
+    work = Knowledge(recipe, loaded.folder, Path(), None, None)  # type: ignore[arg-type]
+    task = work.bound("evaluate", entry, "evaluate")
+    reference = {key: entry.knobs[key] for key in ("path", "template", "reference") if key in entry.knobs}
+    known = {seed.prompt: f"The answer is {seed.reference}." for seed in file(**reference)}
+    assert len(known) >= 3
+    assert [item.value for item in task(lambda prompts, _: [known[prompt] for prompt in prompts])] == [1.0] * len(known)
+    assert not any(item.value for item in task(lambda prompts, _: ["Well, well." for _ in prompts]))
+    seeds = {str(branch.seeds.knobs.get("path")) for branch in recipe.knowledge.values()}
+    assert str(entry.knobs["path"]) not in seeds
