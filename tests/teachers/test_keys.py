@@ -59,6 +59,7 @@ CHANGES = {
     "seed": (CHAT, replace(ASKED, sampling=replace(ASKED.sampling, seed=4))),
     "sample": (CHAT, replace(ASKED, sample_index=2)),
     "schema": (CHAT, replace(ASKED, response_schema={"type": "object"})),
+    "log-probs of the answer": (CHAT, replace(ASKED, top_logprobs=5)),
 }
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stillhouse.elicit import feature
 from stillhouse.errors import RecipeError, TeacherError
-from stillhouse.records import user
+from stillhouse.records import Lost, Seed, TopLogprobs, user
+from stillhouse.render import render
 from stillhouse.teachers import transformers, vllm_offline
 from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.base import Answer, Failure, Request, Sampling
@@ -39,6 +41,7 @@ class Engine:
 
     def __init__(self, weights: transformers.Teacher, misreads: bool) -> None:
         self.weights, self.misreads, self.params = weights, misreads, list[Any]()
+        self.says, self.hides = list[int](), set[int]()
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=ROOM))
 
     def get_tokenizer(self) -> Any:
@@ -60,12 +63,29 @@ class Engine:
             for place in range(1, len(ids)):
                 kept = {*logprobs[place - 1].topk(k).indices.tolist(), ids[place]}
                 told.append({t: SimpleNamespace(logprob=float(logprobs[place - 1, t]), rank=1) for t in kept})
+        if k := getattr(params, "logprobs", None):
+            return self._telling(ids, k)
         new = [int(logprobs[-1].argmax())]
         choice = SimpleNamespace(text=self.get_tokenizer().decode(new), token_ids=new, finish_reason="length")
         if params.max_tokens > 20:
             choice.finish_reason = "stop"
         read = [*ids[:-1], ids[-1] + 1] if self.misreads else ids
         return SimpleNamespace(prompt_token_ids=read, prompt_logprobs=told, outputs=[choice])
+
+    def _telling(self, ids: list[int], k: int) -> Any:
+        """The answer `says`, with what the weights believed at each of its tokens."""
+        import torch
+
+        whole = [*ids, *self.says]
+        with torch.inference_mode():
+            logprobs = self.weights.module()(torch.tensor([whole])).logits[0].log_softmax(-1)
+        told = []
+        for place in range(len(ids), len(whole)):
+            kept = {*logprobs[place - 1].topk(k).indices.tolist(), whole[place]} - self.hides
+            told.append({t: SimpleNamespace(logprob=float(logprobs[place - 1, t]), rank=1) for t in kept})
+        text = self.get_tokenizer().decode(self.says, skip_special_tokens=True)
+        choice = SimpleNamespace(text=text, token_ids=self.says, finish_reason="stop", logprobs=told)
+        return SimpleNamespace(prompt_token_ids=ids, prompt_logprobs=None, outputs=[choice])
 
 
 @pytest.fixture
@@ -150,3 +170,27 @@ def test_without_vllm_it_says_what_to_install(weights: transformers.Teacher, mon
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(TeacherError, match=r"stillhouse\[vllm\]"):
         next(backend(weights).ask([Request(user("Lily"))]))
+
+
+def test_an_answer_comes_with_what_the_engine_believed_as_it_wrote_it(
+    engine: Callable[..., Engine], weights: transformers.Teacher, opened: Callable[..., Calls]
+) -> None:
+    made, teacher = engine(), backend(weights)
+    made.says = render(weights.tokenizer(), *PAIRS[0]).response
+    seeds = [Seed("s", PAIRS[0][0])]
+    (row,) = feature.answer_top_logprobs(seeds, opened().teacher("t", teacher), k=4)
+    assert isinstance(row, TopLogprobs) and row.response == PAIRS[0][1]
+    (direct,) = weights.top_logprobs(PAIRS[:1], k=4)
+    assert row.token_ids_T.tolist() == direct.token_ids_T.tolist()
+    np.testing.assert_allclose(row.top_logprobs_TK, direct.top_logprobs_TK, atol=1e-4)
+    (again,) = feature.answer_top_logprobs(seeds, opened().teacher("t", teacher), k=4)
+    assert isinstance(again, TopLogprobs) and again.top_ids_TK.tolist() == row.top_ids_TK.tolist()
+    assert len(made.params) == 1
+    made.says = made.says[:-1]  # no end of turn: the text is not read as these tokens
+    (lost,) = feature.answer_top_logprobs(seeds, opened().teacher("t", teacher), k=5)
+    assert isinstance(lost, Lost) and lost.reason == "other_tokens"
+    made.says, made.hides = render(weights.tokenizer(), *PAIRS[0]).response, {direct.token_ids_T[0]}
+    with pytest.raises(TeacherError, match="read another token"):
+        list(feature.answer_top_logprobs(seeds, opened().teacher("t", teacher), k=3))
+    with pytest.raises(RecipeError, match="max_logprobs"):
+        list(feature.answer_top_logprobs(seeds, opened().teacher("t", teacher), k=21))

@@ -2,14 +2,19 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from dataclasses import replace
+from itertools import islice
+from typing import Annotated, Any, Literal
 
+from stillhouse.elicit.asking import asked, born, complete, instructed, keys_of, lost, seeds_of
 from stillhouse.errors import RecipeError
-from stillhouse.records import Example, Lost, Prompt, StoredSignal, TopLogprobs
+from stillhouse.records import Example, Lost, Origin, Prompt, Seed, StoredSignal, TopLogprobs
 from stillhouse.signals.eliciting import stored
-from stillhouse.teachers.base import Reveals, Scores
+from stillhouse.teachers.base import Outcome, Request, Reveals, Scores, Tells
 
-__all__ = ["hidden_states", "sampled_tokens", "top_k", "top_logprobs"]
+__all__ = ["answer_top_logprobs", "hidden_states", "sampled_tokens", "top_k", "top_logprobs"]
+
+_READ = 256  # answers whose beliefs are fetched, or worked out, together
 
 
 def top_logprobs(
@@ -45,6 +50,54 @@ def top_logprobs(
             tokenizer=fingerprint,
             teacher=getattr(teacher, "name", ""),
         )
+
+
+def answer_top_logprobs(
+    seeds: Iterable[Seed | Example], teacher: Scores, *, k: int = 20, instruction: str | None = None
+) -> Iterator[TopLogprobs | Lost]:
+    """The teacher's own answer to each seed with its `k` likeliest tokens at each place, as it wrote them: one request, not two.
+
+    A vLLM server or engine tells them with the answer (`k` up to its `--max-logprobs`, 20 by default); weights that lie here
+    read their answer once more. With a temperature they are those before it. `instruction` is for the teacher only, and its
+    beliefs are then those under it (R43). Lost: "other_tokens" where the tokens that were written are not those that
+    the text is read as, end of turn included, or where the server told none; failures of the answer by their names.
+    Raises RecipeError for a teacher that cannot tell log-probabilities. Sources: Eq. 3 and 6, R25-R28.
+    """
+    _able("answer_top_logprobs", teacher, Tells, "tell log-probabilities of its answers")
+    if k < 1:
+        raise RecipeError(f"feature.answer_top_logprobs: k is {k}; write 1 or more")
+    telling: Any = teacher
+    asking, fingerprint = _Telling(telling, k), telling.tokenizer_fingerprint()
+    rows = asked(seeds_of(seeds), asking, lambda seed: instructed(seed.prompt, instruction))
+    while chunk := list(islice(rows, _READ)):
+        texts = [complete(seed, slot, outcome) for seed, slot, outcome in chunk]
+        found = iter(telling.told([row[2] for row, text in zip(chunk, texts) if not isinstance(text, Lost)], k=k))
+        for (seed, slot, outcome), text in zip(chunk, texts):
+            if isinstance(text, Lost):
+                yield text
+                continue
+            beliefs = next(found)
+            if beliefs is None:
+                yield lost(seed, slot, outcome, "other_tokens", "the text is read as other tokens than were written")
+                continue
+            made = born(seed, text, outcome, asking.name).believed(
+                token_ids_T=beliefs.token_ids_T,
+                top_ids_TK=beliefs.top_ids_TK,
+                top_logprobs_TK=beliefs.top_logprobs_TK,
+                tokenizer=fingerprint,
+                teacher=asking.name,
+            )
+            yield replace(made, origin=Origin((seed.id,), asking.name, keys_of(outcome)))
+
+
+class _Telling:
+    """The teacher, every request of which asks for log-probs."""
+
+    def __init__(self, teacher: Any, k: int) -> None:
+        self.name, self.sampling, self._teacher, self._k = teacher.name, teacher.sampling, teacher, k
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Outcome]:
+        yield from self._teacher.ask(self._teacher.telling(request, self._k) for request in requests)
 
 
 def top_k(

@@ -6,7 +6,7 @@ nothing heavy at its top. Elicitors never see a backend: they get one wrapped by
 up first.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -44,7 +44,7 @@ class Request:
     expected: str | None = None
     response_schema: dict[str, Any] | None = None
     scored: str | None = None  # not an answer is wanted but the likelihood of this one, ...
-    top_logprobs: int = 0  # ... with so many likeliest tokens at each of its places
+    top_logprobs: int = 0  # with so many likeliest tokens at each place: of `scored`, or of the answer as it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Outcome:
     request: Request
     result: Answer | Failure
     key: str = ""
+    logprobs: bytes | None = None  # what a local teacher believed as it answered, packed for the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,19 @@ class Scores(Protocol):
 
     def top_logprobs(self, pairs: Iterable[tuple[Prompt, str]], *, k: int) -> Iterator[TokenBeliefs]:
         """In the order of `pairs`."""
+        ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A teacher as elicitors see it that answers and says how likely each token of its answer was."""
+
+    def telling(self, request: Request, k: int) -> Request:
+        """The request, with what its server is to tell beside the answer."""
+        ...
+
+    def told(self, outcomes: Sequence["Outcome"], *, k: int) -> "list[TokenBeliefs | None]":
+        """Of answers; None where the tokens that were written are not those that the text is read as."""
         ...
 
 

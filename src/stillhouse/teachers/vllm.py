@@ -1,12 +1,14 @@
 """A vLLM server: answers like any OpenAI-compatible one, and also says how likely the tokens of a response are."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.records import Prompt
 from stillhouse.teachers import openai
-from stillhouse.teachers.asking.beliefs import packed, read_prompt_logprobs
+from stillhouse.teachers.asking.beliefs import own_beliefs, packed, read_prompt_logprobs
+from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.wire import Fault, Reply
 from stillhouse.teachers.base import Answer, Capability, Request, TokenBeliefs
 
@@ -22,6 +24,7 @@ class Teacher(openai.Teacher):
     """
 
     capabilities: frozenset[Capability] = frozenset({"generate", "top_logprobs"})
+    tells = True
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class Teacher(openai.Teacher):
 
     async def exchange(self, request: Request, seed: int) -> Reply:
         if request.scored is None:
-            return await super().exchange(request, seed)
+            return await super().exchange(request, seed)  # what is told beside an answer is read in `reply`
         from stillhouse.render import render
 
         row = render(self._loaded(), request.messages, request.scored)
@@ -78,6 +81,31 @@ class Teacher(openai.Teacher):
             answer, b"", status, input_tokens=len(row.ids), output_tokens=1, counted=True, logprobs=packed(beliefs)
         )
 
+    def body(self, request: Request, seed: int) -> dict[str, Any]:
+        body = super().body(request, seed)
+        if request.top_logprobs:
+            named = {"logprobs": True, "top_logprobs": request.top_logprobs}
+            body |= named if self._api == "chat" else {"logprobs": request.top_logprobs}
+            body["return_tokens_as_token_ids"] = True
+        return body
+
+    def reply(self, request: Request, received: Received) -> Reply:
+        """With what was believed at each token where that was asked for; an answer without it says so in `ignored`."""
+        made = super().reply(request, received)
+        if not request.top_logprobs or not isinstance(made.result, Answer) or made.result.finish_reason != "stop":
+            return made
+        from stillhouse.render import render
+
+        entries = _own_entries(received.value["choices"][0].get("logprobs"))
+        if entries is None:
+            return replace(made, result=replace(made.result, ignored=(*made.result.ignored, "logprobs")))
+        written = [token for token, _ in entries]
+        read = render(self._loaded(), request.messages, made.result.text).response
+        told = own_beliefs([entry for _, entry in entries], written, read, request.top_logprobs)
+        if isinstance(told, Fault):
+            return replace(made, result=told)
+        return made if told is None else replace(made, logprobs=packed(told))
+
     def _loaded(self) -> Any:
         if self._tokenizer is None:
             from transformers import AutoTokenizer
@@ -89,3 +117,28 @@ class Teacher(openai.Teacher):
                     f"the tokenizer {self._tokenizer_name!r} cannot be loaded; name the folder of the server's own in `tokenizer`"
                 ) from error
         return self._tokenizer
+
+
+def _own_entries(told: Any) -> list[tuple[int, dict[str, Any]]] | None:
+    """(token, {token: {logprob}}) of each place, from the chat form or that of completions; None where it is neither."""
+    if not isinstance(told, dict):
+        return None
+    try:
+        if "content" in told:
+            places = [
+                (_id(place["token"]), {str(_id(each["token"])): each for each in (*place["top_logprobs"], place)})
+                for place in told["content"]
+            ]
+        else:
+            places = [
+                (_id(token), {str(_id(name)): {"logprob": value} for name, value in {**top, token: own}.items()})
+                for token, own, top in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True)
+            ]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return places
+
+
+def _id(token: str) -> int:
+    """`token_id:17`; a server that writes the text of a token instead is not asked which one it means."""
+    return int(token.removeprefix("token_id:"))

@@ -9,7 +9,7 @@ from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.records import Prompt
 from stillhouse.render import fingerprint, render, render_prompt
 from stillhouse.teachers import transformers
-from stillhouse.teachers.asking.beliefs import read_prompt_logprobs
+from stillhouse.teachers.asking.beliefs import own_beliefs, packed, read_prompt_logprobs
 from stillhouse.teachers.asking.keys import derived_seed, request_key
 from stillhouse.teachers.asking.wire import Fault
 from stillhouse.teachers.base import (
@@ -20,7 +20,6 @@ from stillhouse.teachers.base import (
     Identity,
     Outcome,
     Request,
-    Sampling,
     TokenBeliefs,
 )
 
@@ -42,6 +41,7 @@ class Teacher:
     capabilities: frozenset[Capability] = frozenset({"generate", "top_logprobs"})
     rungs = 1
     chunk = 1024
+    tells = True
 
     def __init__(
         self,
@@ -104,12 +104,27 @@ class Teacher:
             prompts.append(ids)
             fitting.append(request)
         identity = self.identity()
-        params = [self._sampled(request.sampling, request_key(identity, request)) for request in fitting]
+        params = [self._sampled(request, request_key(identity, request)) for request in fitting]
         for request, output in zip(fitting, self._generated(prompts, params)):
-            yield Outcome(request, self._answer(output))
+            yield Outcome(request, self._answer(output), logprobs=self._believed(request, output))
 
-    def _sampled(self, sampling: Sampling, key: str) -> Any:
+    def _believed(self, request: Request, output: Any) -> bytes | None:
+        """Of an answer that was asked for with log-probs. Raises TeacherError where the engine tells of other tokens."""
+        if not request.top_logprobs:
+            return None
+        (choice,) = output.outputs
+        read = render(self._tokenizer(), request.messages, choice.text).response
+        told = own_beliefs(_told(choice.logprobs), list(choice.token_ids), read, request.top_logprobs)
+        if isinstance(told, Fault):
+            raise TeacherError(f"the vllm engine of {self._model!r}: {told.detail}")
+        return None if told is None else packed(told)
+
+    def _sampled(self, request: Request, key: str) -> Any:
+        sampling, k = request.sampling, request.top_logprobs
+        if k > self._max_logprobs:
+            raise RecipeError(f"top_logprobs: k is 1 to {self._max_logprobs} (the teacher's max_logprobs), not {k}")
         return self._params(
+            logprobs=k or None,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,

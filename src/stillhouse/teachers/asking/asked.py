@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -292,7 +292,7 @@ class Asked:
             for outcome in self.backend.ask(list(missing.values())):
                 key = keys.get(id(outcome.request)) or request_key(self.identity(), outcome.request)
                 results[key] = usable(outcome.result) if isinstance(outcome.result, Answer) else outcome.result
-                rows += _rows(key, outcome.result, results[key], started, self._stage)
+                rows += _rows(key, outcome, results[key], started, self._stage)
                 if whole and len(results) % whole == 0:
                     self._commit(rows, missing)
                     rows, started = [], time.time()
@@ -345,6 +345,20 @@ class Scoring(Asked):
         """The folder of what this store keeps of teachers' signals."""
         return self._calls.store.folder / "signals"
 
+    def telling(self, request: Request, k: int) -> Request:
+        """The request itself where the weights lie here: its answer is then read once more (`told`)."""
+        return replace(request, top_logprobs=k) if getattr(self.backend, "tells", False) else request
+
+    def told(self, outcomes: Sequence[Outcome], *, k: int) -> list[TokenBeliefs | None]:
+        """What was believed at each token of answers, in their order."""
+        if not getattr(self.backend, "tells", False):
+            pairs = [(o.request.messages, o.result.text) for o in outcomes if isinstance(o.result, Answer)]
+            return list(self.top_logprobs(pairs, k=k))
+        marks = ", ".join("?" * len(outcomes))
+        sql = f"SELECT key, logprobs FROM answer WHERE key IN ({marks})"
+        packed = dict(self._calls.store.rows(sql, [outcome.key for outcome in outcomes]))
+        return [beliefs_of(packed[o.key]) if packed.get(o.key) else None for o in outcomes]
+
     def top_logprobs(self, pairs: Iterable[tuple[Prompt, str]], *, k: int) -> Iterator[TokenBeliefs]:
         if not hasattr(self.backend, "exchange"):
             yield from _scores(self.backend).top_logprobs(pairs, k=k)
@@ -384,8 +398,9 @@ def _result(known: Known) -> Answer | Failure:
     return known.answer if known.answer is not None else Failure(known.failure, known.detail)
 
 
-def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: float, stage: str) -> list[AttemptRow]:
+def _rows(key: str, outcome: Outcome, result: Answer | Failure, started: float, stage: str) -> list[AttemptRow]:
     """The attempt to be written down; none where the teacher was not asked at all."""
+    given = outcome.result
     finished = time.time()
     if isinstance(given, Failure):
         if given.state == "not_attempted":
@@ -406,6 +421,7 @@ def _rows(key: str, given: Answer | Failure, result: Answer | Failure, started: 
             settled_usd=given.cost_usd,
             stage=stage,
             raw=given.text.encode("utf-8", "surrogatepass") if failed else b"",
+            logprobs=outcome.logprobs,
         )
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from stillhouse.teachers.asking.wire import Fault
 from stillhouse.teachers.base import TokenBeliefs
 
-__all__ = ["beliefs_of", "packed", "read_prompt_logprobs"]
+__all__ = ["beliefs_of", "own_beliefs", "packed", "read_prompt_logprobs"]
 
 
 def read_prompt_logprobs(entries: Any, ids: Sequence[int], start: int, k: int) -> TokenBeliefs | Fault:
@@ -42,6 +42,15 @@ def read_prompt_logprobs(entries: Any, ids: Sequence[int], start: int, k: int) -
         np.asarray(top_ids, dtype=np.int32).reshape(shape),
         np.asarray(top, dtype=np.float32).reshape(shape),
     )
+
+
+def own_beliefs(entries: Any, written: Sequence[int], read: Sequence[int], k: int) -> TokenBeliefs | Fault | None:
+    """The beliefs about the tokens of an answer as they were `written`, told in the same form; `read` is what the tokenizer
+    makes of its text, end of turn included. None where the two are not the same: a student would learn at other places.
+    """
+    if list(written) != list(read):
+        return None
+    return read_prompt_logprobs(entries, written, 0, k)
 
 
 def packed(beliefs: TokenBeliefs) -> bytes:

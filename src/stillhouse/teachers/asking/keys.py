@@ -55,7 +55,9 @@ def request_v1(identity: Identity, request: Request) -> dict[str, Any]:
     if request.response_schema is not None:
         body["response_schema"] = _sha256(canonical_json(request.response_schema))
     if request.scored is not None:
-        body["scored"], body["top_logprobs"] = request.scored, request.top_logprobs
+        body["scored"] = request.scored
+    if request.scored is not None or request.top_logprobs:
+        body["top_logprobs"] = request.top_logprobs
     if identity.wire == "scripted":  # the one backend that may read `expected`
         body["expected"] = request.expected
     for name in dict(identity.settings).get("dropped", "").split(","):
@@ -68,7 +70,8 @@ def request_body(identity: Identity, request: Request) -> str:
 
     Of the requests of one step only the messages and the sample differ, so the rest is written once.
     """
-    if request.response_schema is not None or request.scored is not None or identity.wire == "scripted":
+    plain = request.response_schema is None and request.scored is None and not request.top_logprobs
+    if not plain or identity.wire == "scripted":
         return canonical_json(request_v1(identity, request))
     head, middle, tail = _frame(identity, request.sampling)
     turns = ",".join([f"[{_quoted(turn.role)},{_quoted(turn.content)}]" for turn in request.messages])
