@@ -78,7 +78,7 @@ def test_reasoning_goes_on_from_what_was_printed(scripted: Scripted) -> None:
     script = {
         "391": "That is all. The answer is 391.",
         "NameError": "I forgot.\n" + block("print(tens + 3 * 17)"),
-        r"printed:\n340": "Now the rest.\n" + block("print(tens + rest)") + "\nwhich surely gives 12",
+        r"printed:\n340": "Now the rest.\n" + block("print(tens + rest)") + "\nwhich surely gives " + block("12"),
         "Where a calculation": "First the tens.\n" + block("tens = 20 * 17\nprint(tens)"),
     }
     made = list(interleaved([SUM], scripted(responses=script), grader=math.equal, sandbox="process"))

@@ -1,6 +1,7 @@
 """Programs that were run before they are learned: tests of the teacher's own, cleaner code, tools between thoughts (SK14)."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -208,6 +209,9 @@ def interleaved(
             yield from one.given(grader, teacher.name)
 
 
+_BLOCK = re.compile(r"```[ \t]*\w*[^\n]*\n.*?```", re.S)
+
+
 @dataclass(slots=True, eq=False)
 class _Solution:
     """One conversation of a teacher with an interpreter."""
@@ -244,16 +248,15 @@ class _Solution:
         if isinstance(text, Lost):
             self.fault = replace(text, slot=self.slot)
             return
-        block = code_block(text)
+        block = _BLOCK.search(text)
         # what stands behind a program was written before its output was known
-        spoken = text if isinstance(block, Unparsed) else text[: text.index(block) + len(block)]
-        self.turns.append(Message("assistant", spoken))
+        self.turns.append(Message("assistant", text[: block.end()] if block else text))
         self.outcomes.append(outcome)
-        if isinstance(block, str):
-            self.blocks.append(program(block))
+        if block:
+            self.blocks.append(program(block[0]))
             return
         self.open = False
-        if block.reason != "no_program" or last_marked(text) is None:
+        if last_marked(text) is None:
             self.fault = lost(self.seed, self.slot, outcome, "no_answer", text[-80:])
 
     def shown(self, output: str) -> None:
