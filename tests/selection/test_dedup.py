@@ -1,5 +1,6 @@
 import os
 import random
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,12 @@ def test_semantic_drops_paraphrases_and_keeps_other_questions() -> None:
     seeds = [Seed(str(i), user(text)) for i, text in enumerate(texts)]
     got = [why for _, why in semantic(seeds, model=str(Path(DATA or "") / "potion-base-4M-int8"), threshold=0.8)]
     assert got == [None, None, "same_meaning", None, "same_meaning"]
+
+
+@given(
+    st.text(
+        st.sampled_from("aB7 _-.\u2019\u2018\u201c\u201d\u2014\u2013\u2026\u00a0\u0301\u00e9\uff21\u4e2d"), max_size=30
+    )
+)
+def test_typographic_marks_change_no_word(text: str) -> None:
+    assert words(text) == _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

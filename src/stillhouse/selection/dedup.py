@@ -13,7 +13,7 @@ from stillhouse.selection.novelty import Pool
 from stillhouse.selection.texts import Side, replayed, text_of
 from stillhouse.selection.tokens import words
 
-_WORDS_AT_ONCE = 1 << 16
+_WORDS_AT_ONCE = 1 << 17
 
 __all__ = ["conflicting", "exact", "minhash", "rouge", "semantic"]
 

@@ -14,7 +14,7 @@ import numpy as np
 __all__: list[str] = []
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_SHINGLES_AT_ONCE = 1 << 10  # half a megabyte of hashes at 128 permutations
+_SHINGLES_AT_ONCE = 1 << 11  # a megabyte of hashes at 128 permutations
 _WORDS_KNOWN = 1 << 20
 
 
