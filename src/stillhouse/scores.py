@@ -16,6 +16,7 @@ from stillhouse.embedding import Embedder
 from stillhouse.errors import RunFailed
 from stillhouse.evaluate.judging import judged
 from stillhouse.evaluate.regression import gates, told
+from stillhouse.evaluate.tasks.trust import calibrated
 from stillhouse.overlap import overlaps
 from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
@@ -27,12 +28,13 @@ from stillhouse.store import Writer, read_jsonl, read_stamp, write_json
 from stillhouse.teachers.base import Answer, Request, Sampling
 
 BASE = "base"
+START = "start:"
 VALIDATION = 5  # one item in so many is set aside for choosing the final student
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who is evaluated: `arm` and `seed` of a student, `base`, or `teacher:<name>`."""
+    """Who is evaluated: `arm` and `seed` of a student, `base`, `start:<arm>` or `teacher:<name>`."""
 
     arm: str
     seed: int | None
@@ -75,6 +77,13 @@ class Evaluation:
             if entry.do in ("judge", "judge.rated")
         ]
         found["judges"] = [{"task": name, **each} for name in told for each in judged(by_task[name])]
+        sure = [
+            {"task": name, **each}
+            for name, entry in zip(names, self.recipe.evaluate, strict=True)
+            if entry.do == "trust.calibration"
+            for each in calibrated(by_task[name])
+        ]
+        found |= {"calibration": sure} if sure else {}
         found["overlap"] = overlaps(names, by_task, trained)
         bounds = {entry.label: entry.may_lose for entry in self.recipe.evaluate if entry.may_lose is not None}
         return {**found, "gates": gates(tasks, found["comparisons"], bounds)} if bounds else found
@@ -98,6 +107,9 @@ class Evaluation:
         found = [Subject(BASE, None, file_hash(Path(base)) if Path(base).is_dir() else base, base)]
         if self.recipe.student.kind in SCORERS and self.recipe.student.kind != "encoder":
             found = []  # a model that wrote has no scoring head yet
+        # cut or rounded, and not taught: told apart from the model it was made of
+        starts = {s["arm"]: s["start"] for s in students if "start" in s}
+        found += [Subject(f"{START}{a}", None, s["hash"], str(self.run / s["path"])) for a, s in starts.items()]
         found += [Subject(s["arm"], s["seed"], s["hash"], str(self.run / s["path"])) for s in students]
         if entry.teacher:
             found.append(Subject(f"teacher:{entry.teacher}", None, fingerprint(self.teachers.describe(entry.teacher))))

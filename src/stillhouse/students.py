@@ -49,6 +49,7 @@ class Students:
             shutil.rmtree(home / "phases", ignore_errors=True)  # left where a kill came after the stamp
             return found
         self._make_room(home, new)
+        start = self._start(arm, recipe, seed, teachers)
         started = time.monotonic()
         phases = [
             self._phase(arm, recipe, seed, number, phase, teachers, home) for number, phase in enumerate(recipe.train)
@@ -60,11 +61,38 @@ class Students:
             "phases": phases,
             "seconds": round(time.monotonic() - started, 3),
             "path": str(home.relative_to(self.run)),
+            **({"start": start} if start else {}),
             "screening": teachers.watch.taken(),
         }
         write_json(stamp, record)
         shutil.rmtree(home / "phases")
         return record
+
+    def _start(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> dict[str, str] | None:
+        """The student as it is cut or rounded and has learned nothing: what training is to be held against. None where it is
+        the model of the recipe.
+        """
+        from stillhouse.train.student import save_student
+
+        told = recipe.student
+        assert told is not None
+        if (told.prune is None and told.quantise is None) or self.round:
+            return None
+        home, model = self.run / "students" / arm / "start", student_path(told.model)
+        parts = {
+            "student": told.model_dump(),
+            "model": file_hash(Path(model)) if Path(model).is_dir() else model,
+            "data": self.branches[arm][told.prune.on].stamp if told.prune else "",
+            "code": [file_hash(PACKAGE / name) for name in _TRAINING_CODE],
+        }
+        new = fingerprint(parts)
+        if not home.is_dir() or (read_stamp(home / "stamp.json") or {}).get("hash") != new:
+            shutil.rmtree(home, ignore_errors=True)
+            knowledge = Knowledge(recipe, self.folder, self.run, teachers, self.progress)
+            made = Parts(recipe.train[0], recipe, self.folder, knowledge, teachers, seed)
+            save_student(made.student(model, lambda name: Records(self.branches[arm][name].path)), home)
+            write_json(home / "stamp.json", {"hash": new})
+        return {"hash": new, "path": str(home.relative_to(self.run))}
 
     def _hash(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> str:
         assert recipe.student is not None

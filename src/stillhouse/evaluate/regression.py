@@ -22,7 +22,11 @@ def gates(
         if task["task"] not in bounds:
             continue
         for each in comparisons:
-            if each["task"] != task["task"] or each["against"] != BASE or each["arm"].startswith("teacher:"):
+            if (
+                each["task"] != task["task"]
+                or each["against"] != BASE
+                or each["arm"].startswith(("teacher:", "start:"))
+            ):
                 continue
             ends = (each["low"], each["high"]) if task["higher_is_better"] else (-each["high"], -each["low"])
             change = each["difference"] if task["higher_is_better"] else -each["difference"]

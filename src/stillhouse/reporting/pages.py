@@ -21,7 +21,17 @@ from stillhouse.reporting.reading import (
     empty_answers,
     loss_curves,
 )
-from stillhouse.reporting.verdict import TEACHER, Contrast, Scale, contrast, headline, role_of, scale_of, taught_arm
+from stillhouse.reporting.verdict import (
+    START,
+    TEACHER,
+    Contrast,
+    Scale,
+    contrast,
+    headline,
+    role_of,
+    scale_of,
+    taught_arm,
+)
 
 __all__ = ["render_report", "write_page"]
 
@@ -87,6 +97,7 @@ def _views(facts: RunFacts) -> dict[str, Any]:
         "gates": list(tables.gates(facts)),
         "gives": says(facts),
         "judges": (facts.scores or {}).get("judges") or [],
+        "calibration": (facts.scores or {}).get("calibration") or [],
         "overlap": (facts.scores or {}).get("overlap") or [],
         "noted": list(tables.noted(facts.manifest.get("steps") or [])),
         "rounds": facts.manifest.get("rounds") or [],
@@ -273,6 +284,8 @@ def _subjects(facts: RunFacts, task: str, arm: str, seed: int) -> dict[str, tupl
         BASE: ("base, untaught", "base"),
         f"{arm}-{seed}": (f"{arm}, seed {seed}", role_of(facts, arm)),
     }
+    if any(row["arm"] == f"{START}{arm}" for row in (facts.scores or {})["summary"]):
+        found[f"{START}{arm}".replace(":", "-")] = ("cut or rounded, untaught", "base")
     for student in facts.manifest.get("students") or []:
         if student["seed"] == seed and student["arm"] != arm and len(found) < 5:
             found[f"{student['arm']}-{seed}"] = (f"{student['arm']}, seed {seed}", role_of(facts, student["arm"]))

@@ -9,6 +9,7 @@ from stillhouse.reporting.reading import BASE, RunFacts
 __all__ = ["Contrast", "Headline", "Scale", "contrast", "headline", "role_of", "scale_of", "taught_arm"]
 
 TEACHER = "teacher:"
+START = "start:"
 State = Literal["better", "unclear", "worse"]
 Role = Literal["base", "control", "taught", "teacher"]
 
@@ -92,7 +93,7 @@ def contrast(scores: Mapping[str, Any], scale: Scale, arm: str, against: str) ->
 
 
 def role_of(facts: RunFacts, arm: str) -> Role:
-    if arm == BASE:
+    if arm == BASE or arm.startswith(START):
         return "base"
     if arm.startswith(TEACHER):
         return "teacher"
@@ -132,7 +133,13 @@ def headline(facts: RunFacts) -> Headline:
     tasks = [scale_of(task) for task in scores["tasks"]]
     answer, sentence, tone = _answer(facts, tasks[0], arm)
     others = [f"On {task.task}: {_answer(facts, task, arm)[1]}" for task in tasks[1:]]
-    more = (*others, *_beliefs(facts, tasks[0]), *_beside(facts, tasks[0], arm), *_cautions(facts, tasks[0], arm))
+    more = (
+        *others,
+        *_recovered(facts, tasks[0], arm),
+        *_beliefs(facts, tasks[0]),
+        *_beside(facts, tasks[0], arm),
+        *_cautions(facts, tasks[0], arm),
+    )
     return Headline(answer, sentence, tone, more)
 
 
@@ -157,7 +164,8 @@ def _not_measured(facts: RunFacts) -> str:
 def _answer(facts: RunFacts, scale: Scale, arm: str) -> tuple[str, str, Literal["good", "neutral", "bad"]]:
     scores = facts.scores or {}
     controls = [row["arm"] for row in scores["summary"] if row["task"] == scale.task]
-    controls = [each for each in controls if role_of(facts, each) == "control"] + [BASE]
+    start = f"{START}{arm}" if f"{START}{arm}" in controls else BASE
+    controls = [each for each in controls if role_of(facts, each) == "control"] + [start]
     found = [each for other in controls if (each := contrast(scores, scale, arm, other))]
     mean = next((r["mean"] for r in scores["summary"] if r["task"] == scale.task and r["arm"] == arm), None)
     if mean is None or not found:
@@ -183,6 +191,8 @@ def _word(states: set[State]) -> str:
 def _said(each: Contrast, scale: Scale) -> str:
     named = {BASE: "the untaught base", "control": "the control arm"}
     who = named.get(each.against, f"the control “{each.against}”")
+    if each.against.startswith(START):
+        who = "the same cut or rounded model before it learned"
     text = f"{_difference(each, scale)} against {who}"
     return text if each.state != "unclear" else f"{text}, an interval that includes zero: no clear difference"
 
@@ -190,6 +200,14 @@ def _said(each: Contrast, scale: Scale) -> str:
 def _difference(each: Contrast, scale: Scale) -> str:
     interval = f"95 % interval {scale.signed(each.low)} to {scale.signed(each.high)}"
     return f"{scale.signed(each.difference)} {scale.unit} ({interval})"
+
+
+def _recovered(facts: RunFacts, scale: Scale, arm: str) -> Iterator[str]:
+    """How far a student that was cut or rounded is from the whole model."""
+    whole = contrast(facts.scores or {}, scale, arm, BASE)
+    if whole is not None and contrast(facts.scores or {}, scale, arm, f"{START}{arm}") is not None:
+        clear = "" if whole.state != "unclear" else ", no clear difference"
+        yield f"Against the whole model that it was made from: {_difference(whole, scale)}{clear}."
 
 
 def _beliefs(facts: RunFacts, scale: Scale) -> Iterator[str]:
