@@ -19,7 +19,7 @@ from typing import Any, Literal
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow, default_store
-from stillhouse.teachers.asking.asked import Asked, Revealing, Scoring, book
+from stillhouse.teachers.asking.asked import Asked, book
 from stillhouse.teachers.asking.batch import Batcher
 from stillhouse.teachers.asking.books import spent_before
 from stillhouse.teachers.asking.budget import Budget, Purse
@@ -30,6 +30,7 @@ from stillhouse.teachers.asking.loop import Loop, Writer
 from stillhouse.teachers.asking.online import Asker
 from stillhouse.teachers.asking.pace import Pace
 from stillhouse.teachers.asking.pilot import Pilot, Tally
+from stillhouse.teachers.asking.scoring import Revealing, Scoring
 from stillhouse.teachers.asking.settling import Settling
 from stillhouse.teachers.asking.verdicts import Verdicts
 from stillhouse.teachers.asking.wire import Clock, Price, WireBackend
