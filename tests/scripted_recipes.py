@@ -1,6 +1,7 @@
 """Shipped recipes with a teacher that follows a script in the place of their own, up to the end of their knowledge."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ SCRIPT: dict[str, Any] = {
     "Is each of these a task whose": "No.",
     "one of a few labels.*For every label": "[Output] cold\n[Input] Oslo\n[Output] warm\n[Input] Rome",
     "different cases of it": "[Input] none\n[Output] It is done like this.\n[Input] the Rhine\n[Output] It ends in the sea.",
+    "Go on with this": [
+        "The crossing stays shut for some weeks, the councillors told the town.",
+        "For some weeks nobody can use the bridge, as the town was told on Monday.",
+        "Ducks.",
+    ],
     "Go on with the list": "1. Explain how rivers find the sea.\n2. Write a note to a baker.\n3. Name three cold towns.",
     "each with the text it works on": "###\nTask: Add the two numbers up.\nInput: 2 and 3\nOutput: 5\n",
     "subtopics of the topic": "1. Beginnings\n2. Dangers",
@@ -146,6 +152,7 @@ SCRIPT: dict[str, Any] = {
     "Summarise in one sentence": "A house, its people and how the water shaped both.",
     r"Tools:.*Request: Set a timer for (\d+)": '{"name": "set_timer", "arguments": {"minutes": {1}}}',
     "Tools:": "No tool fits.",
+    "A picture, told in words.*What is going on in the picture": "It is a calm day: answer number {index}.",
     "A picture, told in words": "It is a calm day, and somebody is at work.",
     "Which answer is better": "{reference}",
     "useless|careless|unkind": "Do as you like.",
@@ -199,7 +206,7 @@ def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]
     data["teachers"]["weak"] = {
         "backend": "scripted",
         "reply": weak,
-        "responses": {k: v for k, v in script.items() if re.search("Judge|Go on with the list", k)},
+        "responses": {k: v for k, v in script.items() if re.search("Judge|Go on with", k)},
     }
     for branch in data["knowledge"].values():
         for entry in branch.get("elicit", []):
@@ -219,11 +226,47 @@ def _replaced(value: Any, paths: dict[str, Path]) -> None:
             each["path"] = str(paths[Path(str(each["path"])).stem])
 
 
+def _entailing(value: Any) -> Iterator[dict[str, Any]]:
+    """The entries that name an entailment model: none can be fetched here."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _entailing(each)
+    if isinstance(value, dict) and value.get("do") == "entailment.follows":
+        yield value
+
+
+def entailment_model(folder: Path, bias: float = 9.0) -> str:
+    """A tiny classifier of pairs with made-up weights, saved; its bias makes nearly everything follow (or nothing)."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    shape = {
+        "vocab_size": 4,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    labels = {0: "contradiction", 1: "entailment", 2: "neutral"}
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**shape, num_labels=3, id2label=labels))
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([0.0, bias, 0.0]))
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 def kept(name: str, folder: Path, limit: int | None = 2, **paths: Path) -> dict[str, list[Any]]:
     """What the scripted recipe keeps, by branch; every step must say what it lost."""
     from stillhouse.recipe import Loaded, build
 
     data = scripted(name, **paths)
+    for each in _entailing(data["knowledge"]):
+        each["model"] = entailment_model(folder / "entailment")
     loaded = Loaded(recipe=build(data, name), folder=shipped_recipes()[name].parent, data=data)
     execute(loaded, folder / "run", Options(quiet=True, limit=limit))
     found = {}

@@ -65,3 +65,12 @@ def test_evolution_stops_when_a_held_out_score_no_longer_rises(tmp_path: Path, m
     )
     assert second and not {one.prompt for one in second} & {one.prompt for one in first}
     assert all("hurry" in one.prompt[0].content.split(" Explain")[1] for one in second)  # rewritten twice
+
+
+def test_answers_about_a_picture_are_preferred_for_what_it_bears_out(made: Made) -> None:
+    """R61 (Silkie), SK15: several models' answers to one picture in words, the judge's best above its worst."""
+    (found,) = made("skills/multimodal/preferred").values()
+    assert all(one.scores[0] > one.scores[1] and one.columns["image"].endswith(".jpg") for one in found)
+    assert all("apple at" in one.prompt[0].content for one in found[:1])
+    aspects = load_recipe("skills/multimodal/preferred").recipe.knowledge["answers"].elicit[2].knobs["aspects"]
+    assert "truth" in aspects
