@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from stillhouse.cli import main
+from stillhouse.costs import ask_first
 from stillhouse.errors import RecipeError, TermsRefused
 from stillhouse.estimate import estimate
 from stillhouse.recipe import Loaded, load_recipe
@@ -129,6 +130,19 @@ def test_keep_counts_the_seeds_it_starts_with_and_at_worst_all(made: Made) -> No
     assert told.lines[0].missing.expected == 10
     assert told.worst_usd == pytest.approx(estimate(made("http://127.0.0.1:9/v1", rows=50)).worst_usd, rel=0.05)
     assert any("`keep` takes more seeds" in note for note in told.notes)
+
+
+def test_rows_that_nobody_has_counted_are_no_rows_for_nothing(made: Made) -> None:
+    loaded = made("https://api.example.com/v1")
+    seeds = "knowledge.answers.seeds={do: hub, dataset: somebody/something, split: train%s}"
+    told = estimate(load_recipe(loaded.folder / "recipe.yaml", [seeds % ""]))
+    assert (told.lines, told.unknown) == ([], ["answers"])
+    assert "is not known" in "".join(told.texts())
+    with pytest.raises(RecipeError, match="nobody knows how many rows the hub has"):
+        ask_first(told, limited=False)
+    ask_first(told, limited=True)
+    (line,) = estimate(load_recipe(loaded.folder / "recipe.yaml", [seeds % ", limit: 30"])).lines
+    assert line.missing.expected == 30
 
 
 def test_arms_that_ask_the_same_are_told_once(made: Made) -> None:

@@ -70,6 +70,11 @@ def _summed(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def ask_first(told: Estimate, *, limited: bool) -> None:
     """Refuses a run that may cost much and that nobody has limited or said yes to."""
+    if not limited and told.unknown:
+        raise RecipeError(
+            f"knowledge.{told.unknown[0]}: nobody knows how many rows the hub has, so nobody knows what it will cost; give the "
+            f"seeds a `limit`, say --yes, or limit it with --budget {_MUCH_USD:g}usd"
+        )
     if not limited and told.worst_usd > _MUCH_USD:
         worst = {
             name: sum(line.worst_usd for line in told.lines if line.teacher == name) for name in sorted(told.asked)

@@ -56,6 +56,7 @@ class Line:
 class Estimate:
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)  # branches of which nobody knows how many rows they read
 
     @property
     def usd(self) -> Range:
@@ -80,6 +81,8 @@ class Estimate:
             yield f"{line.stage} by {line.teacher}: {span(line.missing, '.0f')} requests to ask{stored}"
             tokens = f"{span(line.input_tokens, '.0f')} tokens in, {span(line.output_tokens, '.0f')} out"
             yield f"    {tokens}, {span(line.usd, '.4f')} usd, {line.worst_usd:.4f} at most; {line.how}"
+        for name in self.unknown:
+            yield f"knowledge.{name}: how many rows it reads from the hub is not known, nor what they cost; give it a `limit`"
         if self.lines:
             yield self.total()
             yield from (f"    {note}" for note in self.notes)
@@ -130,6 +133,11 @@ def estimate(loaded: Loaded, *, limit: int | None = None, rows: int = ROWS) -> E
                 for name, branch in arm.knowledge.items():
                     if (name, branch, arm.teachers) not in seen and asked_of(branch) & paid:
                         seen.append((name, branch, arm.teachers))
+                        if branch.seeds.do == "hub" and not (
+                            limit or branch.attempts or branch.seeds.knobs.get("limit")
+                        ):
+                            found.unknown.append(name)
+                            continue
                         found.lines.extend(_Pilot(work, calls, paid, rows).branch(name, branch, limit))
     return found
 
