@@ -1,13 +1,20 @@
 """What the recipes around retrieval make: who retrieves, who is told, who learns to do without."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_recipes import kept
+from scripted_recipes import entailment_model, kept
 
+from stillhouse.errors import RecipeError
+from stillhouse.graders.entailment import follows
+from stillhouse.graders.toxicity import harm
 from stillhouse.recipe import load_recipe
+from stillhouse.records import Example, user
+from stillhouse.selection.faithfulness import entailed
+from stillhouse.selection.privacy import toxic
 
 Made = Callable[..., dict[str, list[Any]]]
 
@@ -71,3 +78,56 @@ def test_passages_are_ranked_by_the_question_behind_them(made: Made) -> None:
     second = load_recipe("skills/nlp/rewritten_queries").recipe.train[1]
     assert second.rollouts is not None
     assert second.rollouts.reward["do"] == "retrieval.hit"  # type: ignore[index]
+
+
+def test_pairs_of_a_weak_model_are_kept_that_say_the_same(made: Made, tmp_path: Path) -> None:
+    """R54 (Impossible Distillation), SK10, C06: length, overlap, numbers, entailment both ways; one a source."""
+    (found,) = made("skills/nlp/paraphrases").values()
+    assert {one.columns["context"] for one in found} <= {each["prompt"] for each in contexts()}
+    assert all(
+        one.prompt[0].content != one.response and "Ducks" not in one.response + one.prompt[0].content for one in found
+    )
+    assert len({one.prompt for one in found}) == len(found) == 2
+    assert reasons(tmp_path, "faithfulness.overlap") == {"too_short", "too_long"}
+
+
+def contexts() -> list[dict[str, str]]:
+    import json
+
+    from stillhouse.recipe import shipped_recipes
+
+    lines = (shipped_recipes()["skills/nlp/paraphrases"].parent / "contexts.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_nothing_is_kept_that_does_not_follow(tmp_path: Path) -> None:
+    """R54, C06: the same classifier with its bias turned round drops every pair, by either direction."""
+    rows = [Example("1", user("The bridge is shut."), "Nobody can cross.")]
+    model = entailment_model(tmp_path / "never", bias=-9.0)
+    grader = partial(follows, model=model)
+    assert [why for _, why in entailed(rows, grader=grader, both=True)] == ["not_entailed"]
+    grader = partial(follows, model=entailment_model(tmp_path / "always"))
+    assert [why for _, why in entailed(rows, grader=grader, both=True)] == [None]
+
+
+def test_toxicity_by_a_classifier_of_the_users(tmp_path: Path) -> None:
+    """O6: the probability of the label that is named; independent labels by their own sigmoid; a missing label is refused."""
+    from transformers import AutoModelForSequenceClassification
+
+    path = entailment_model(tmp_path / "labels")
+    loaded = AutoModelForSequenceClassification.from_pretrained(path)
+    loaded.config.id2label = {0: "calm", 1: "toxic", 2: "odd"}
+    loaded.save_pretrained(path)
+    row = Example("1", user("q"), "You fool.")
+    assert [why for _, why in toxic([row], grader=partial(harm, model=path))] == ["toxic"]
+    (softmax,) = harm(["You fool."], [None], model=path)
+    with pytest.raises(RecipeError, match="no label called insult; it has calm, toxic, odd"):
+        harm(["You fool."], [None], model=path, label="insult")
+    loaded.config.problem_type = "multi_label_classification"
+    loaded.save_pretrained(tmp_path / "many")
+    for each in Path(path).glob("token*"):
+        (tmp_path / "many" / each.name).write_bytes(each.read_bytes())
+    (sigmoid,) = harm(["You fool."], [None], model=str(tmp_path / "many"), label="calm")
+    assert softmax.value is not None
+    assert softmax.value > 0.9
+    assert sigmoid.value == pytest.approx(0.5, abs=0.2)

@@ -1,4 +1,5 @@
-"""Self-knowledge: the student is its own teacher (Eq. 8). Each function takes any teacher; `teacher: student` is the point.
+"""Self-knowledge: the student is its own teacher (Eq. 8). Each function takes any teacher; `teacher: student` is the
+point.
 
 Judging oneself (R39) is `feedback.rate` with `teacher: student`, voting (R21, LMSI) `labeling.reason` and
 `quality.vote`, sampling and keeping what is right (R21, ReST-EM) `labeling.reason` and `quality.correct`.
@@ -6,6 +7,7 @@ Judging oneself (R39) is `feedback.rate` with `teacher: student`, voting (R21, L
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, permutations
 
 from stillhouse.elicit.asking import (
     Unparsed,
@@ -23,11 +25,12 @@ from stillhouse.elicit.retrying import reflected
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
 from stillhouse.graders.final import MARKERS
-from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id
+from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
+from stillhouse.selection.texts import grouped, instruction_text
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates, Outcome
 
-__all__ = ["contrast", "principled", "rationalise", "reflected", "self_play"]
+__all__ = ["contrast", "paired", "principled", "rationalise", "reflected", "self_play"]
 
 HINT = "(The answer is {reference}. Do not say that you were told.) "
 PRINCIPLES = (
@@ -192,3 +195,24 @@ def ranking(
     return Ranking(
         name, seed.prompt, responses, scores, seed.reference, asked, seed.columns, Origin(parents, teacher, keys)
     )
+
+
+def paired(examples: Iterable[Example], *, most: int = 12) -> Iterator[Example | Lost]:
+    """Every two continuations of one context as a pair, both ways: the first is the prompt, the second the response.
+
+    Samples of one context must be neighbours; `most` bounds the pairs of one. What makes a pair of any worth is for
+    selectors: `faithfulness.overlap`, `faithfulness.numbers` and `faithfulness.entailed` with `both`, then
+    `dedup.exact` on prompts for one pair a source. The column `context` holds the context. Lost: "single_answer". No
+    teacher is asked. Source: R54 (Impossible Distillation: a weak model's continuations lie near each other, so that
+    some are paraphrases).
+    """
+    for group in grouped(examples):
+        distinct = list({one.response: one for one in group}.values())
+        if len(distinct) < 2:
+            yield Lost(group[0].id, "single_answer")
+        for one, other in islice(permutations(distinct, 2), most):
+            keys = tuple(dict.fromkeys((*one.origin.keys, *other.origin.keys)))
+            columns = {**one.columns, "context": instruction_text(one)}
+            name = content_id("Example", "paired", one.id, other.id)
+            origin = Origin((one.id, other.id), one.origin.teacher, keys)
+            yield Example(name, user(one.response), other.response, None, one.asked, columns, origin)
