@@ -54,6 +54,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
+    """A line to each stage and teacher; `notes` say what is not in them."""
+
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)  # branches of which nobody knows how many rows they read
