@@ -1,8 +1,7 @@
 """Agents: the teacher acts in an environment, and what it thought and did is what a student learns (R48-R50).
 
 The environment is one of `stillhouse/environments.py`, or of your own, or none: then the teacher plays the tools that
-a column of the row describes. What the world answers is read by the student and never learnt (`labeling.acts`,
-`labeling.whole_trajectory`).
+a column of the row describes. What the world answers is read by the student and never learnt (`labeling.acts`).
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
