@@ -17,8 +17,10 @@ from stillhouse.elicit.labeling import (
     transcript,
 )
 from stillhouse.elicit.parsing import turns
+from stillhouse.elicit.strategies import measured
 from stillhouse.errors import RecipeError
 from stillhouse.graders import math
+from stillhouse.graders.text import contains
 from stillhouse.records import Example, Lost, Message, Seed, user
 
 Scripted = Callable[..., Any]
@@ -48,6 +50,43 @@ def test_explanations_keep_their_system_message_and_do_not_depend_on_neighbours(
     assert set(used) == set(systems)
     alone = list(explain(seeds[7:8], scripted(name="again", reply="because"), systems=systems))
     assert alone[0].prompt == made[7].prompt  # type: ignore[union-attr]
+
+
+def test_explanations_suit_the_kind_of_task(scripted: Scripted) -> None:
+    """R05 (Orca): the message is drawn among those of the row's own kind."""
+    systems = {"sum": ["Show the sum."], "fact": ["Name the source.", "Be brief."]}
+    seeds = [Seed(f"s{i}", user(f"q {i}"), "a", {"kind": ("sum", "fact")[i % 2]}) for i in range(30)]
+    made = [
+        one for one in explain(seeds, scripted(reply="because"), systems=systems, by="kind") if isinstance(one, Example)
+    ]
+    assert all(one.prompt[0].content in systems[one.columns["kind"]] for one in made)
+    assert len({one.prompt[0].content for one in made}) == 3
+    with pytest.raises(RecipeError, match="has kind 'poem'"):
+        list(explain([Seed("x", user("q"), None, {"kind": "poem"})], scripted(), systems=systems, by="kind"))
+    with pytest.raises(RecipeError, match="as a list, or as lists"):
+        list(explain(seeds, scripted(), systems=systems))
+
+
+def test_the_strategy_that_helps_is_measured(scripted: Scripted) -> None:
+    """R06 (Orca 2): sums are right step by step, facts whichever way, so that the first listed is taken for them."""
+    script = {"Step by step.*q sum": "It is 7.", "Directly.*q sum": "It is 8.", "q fact": "It is 7."}
+    seeds = [
+        Seed(f"{kind}{i}", user(f"q {kind} {i}"), "7", {"kind": kind}) for kind in ("sum", "fact") for i in range(5)
+    ]
+    ways = {"direct": "Directly.", "steps": "Step by step."}
+    made = list(
+        measured([*seeds, Seed("x", user("q"), None, {"kind": "odd"})], scripted(responses=script), strategies=ways, by="kind",
+                 grader=contains, probes=3)
+    )  # fmt: skip
+    assert ends(made) == [""] * 10 + ["no_reference"]
+    assert {(one.columns["kind"], one.columns["strategy"]) for one in made[:10]} == {
+        ("sum", "steps"),
+        ("fact", "direct"),
+    }  # type: ignore[union-attr]
+    assert made[0].columns["strategy_scores"] == {"direct": 0.0, "steps": 1.0}  # type: ignore[union-attr]
+    assert made[0].prompt == seeds[0].prompt and made[0].reference == "7"  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match="no column 'kind'"):
+        list(measured([Seed("y", user("q"), "7")], scripted(), strategies=ways, by="kind", grader=contains))
 
 
 def test_the_strategy_is_erased_from_what_the_student_sees(scripted: Scripted) -> None:

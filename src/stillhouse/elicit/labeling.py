@@ -168,18 +168,26 @@ def program(
 
 
 def explain(
-    seeds: Iterable[Seed | Example], teacher: Generates, *, systems: Sequence[str] = EXPLAINERS
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    systems: Sequence[str] | Mapping[str, Sequence[str]] = EXPLAINERS,
+    by: str | None = None,
 ) -> Iterator[Example | Lost]:
     """Answers under one of several system messages that ask for an explanation; the student learns under the same one.
 
-    Which message a seed gets is drawn by its id, so that it does not depend on the seeds around it. Source: R05
-    (Orca).
+    Which message a seed gets is drawn by its id, so that it does not depend on the seeds around it. With `by`, the column
+    of that name says which list of `systems` it is drawn from: messages that suit its kind of task. Source: R05 (Orca).
     """
-    if not systems:
-        raise RecipeError("labeling.explain: systems is empty; write at least one system message")
+    if not systems or isinstance(systems, Mapping) != (by is not None):
+        raise RecipeError("labeling.explain: write systems as a list, or as lists by the kinds in the column `by`")
 
     def prompt_of(seed: Seed) -> Prompt:
-        return instructed(seed.prompt, systems[int(content_id(seed.id), 16) % len(systems)], "system")
+        kind = str(seed.columns.get(by)) if by is not None else ""
+        if isinstance(systems, Mapping) and not systems.get(kind):
+            raise RecipeError(f"labeling.explain: row {seed.id} has {by} {kind!r}; {nearest(kind, systems)}")
+        fitting = systems[kind] if isinstance(systems, Mapping) else systems
+        return instructed(seed.prompt, fitting[int(content_id(seed.id), 16) % len(fitting)], "system")
 
     yield from answered_by(seeds, teacher, prompt_of, str.strip, as_asked)
 
