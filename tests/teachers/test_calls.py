@@ -410,3 +410,16 @@ def test_large_raw_answers_become_files(opened: Open) -> None:
     assert raw.startswith(b"file:")
     assert calls.store.raw(raw) == letters.encode()
     assert isinstance(next(iter(calls.teacher("t", cut).ask(prompts("a")))).result, Failure)
+
+
+def test_a_write_begins_at_once_only_where_nobody_else_writes(tmp_path: Path) -> None:
+    with Calls(tmp_path) as calls:
+        other = sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert not calls.store.begun_at_once()
+        other.execute("COMMIT")
+        other.close()
+        assert calls.store.begun_at_once()
+        assert not calls.store.begun_at_once(), "a thread of this process is writing"
+        calls.store.finish()
+        assert calls.store.db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)

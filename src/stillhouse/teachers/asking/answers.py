@@ -39,6 +39,7 @@ TERMINAL = (
 _BLOB_LIMIT = 1 << 16  # larger raw answers become files beside the database
 _CHECKED_BYTES = 1 << 29  # quick_check reads the whole file: 0.5 GB takes about a second
 _PATIENCE = 60.0  # seconds that one process waits for another one to let go of the database
+_PATIENCE_S = 60.0  # for another process's commit
 _LOOKUP = 400  # keys per SELECT, under SQLite's oldest limit of 999 variables
 
 
@@ -165,6 +166,20 @@ class AnswerStore:
         except BaseException as error:
             self._writing.release()
             raise self._said(error) from error
+
+    def begun_at_once(self) -> bool:
+        """Opens a transaction on `db` where nobody else is writing; waits for nobody."""
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            self.db.execute("PRAGMA busy_timeout = 0")
+            self.db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # `begin` waits, and says what else may be wrong
+            self._writing.release()
+            return False
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {int(1000 * _PATIENCE_S)}")
+        return True
 
     def finish(self) -> None:
         """Commits: what was written is on disk when this returns. Raises RunFailed for a full or read-only disk."""

@@ -91,8 +91,8 @@ async def _ended(last: Coroutine[Any, Any, None] | None) -> None:
 class Writer:
     """Groups the writes of many requests into commits; a write is on disk when `put` returns.
 
-    The statements run in the loop. Opening and committing, which wait for another process and for the disk, run in a
-    thread beside it, and what arrives meanwhile is the next group.
+    The statements run in the loop. Committing, which waits for the disk, and opening where another process is writing run
+    in a thread beside it, and what arrives meanwhile is the next group.
     """
 
     def __init__(self, store: AnswerStore) -> None:
@@ -106,7 +106,8 @@ class Writer:
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((write, done))
         if not self._busy:
-            self._next()
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._next)  # with what else this turn of the loop brings
         return await done
 
     async def idle(self) -> None:
@@ -117,16 +118,20 @@ class Writer:
 
     def _next(self) -> None:
         self._busy = bool(self._waiting)
-        if self._busy:
-            self._then(self._store.begin, self._begun)
+        if not self._busy:
+            return
+        if self._store.begun_at_once():  # a thread's turn is as long as a request's whole processor time
+            self._begun(None)
+        else:
+            self._then(self._store.begin, lambda opened: self._begun(opened.exception()))
 
     def _then(self, work: Callable[[], None], after: "Callable[[asyncio.Future[None]], None]") -> None:
         asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(after)
 
-    def _begun(self, opened: "asyncio.Future[None]") -> None:
+    def _begun(self, failed: BaseException | None) -> None:
         group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-        if error := opened.exception():
-            self._failed(group, error)
+        if failed is not None:
+            self._failed(group, failed)
             return
         try:
             results = [write(self._store.db) for write, _ in group]
