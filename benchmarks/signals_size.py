@@ -46,7 +46,7 @@ PEERS = {
     "DistillKit recommended (k 128)": {"k": 128, "exact": 16, "terms": (0, 1, 2, 3, 4, "sqrt")},
     "DistillKit budget (k 50)": {"k": 50, "exact": 1, "terms": (0, 1, "sqrt")},
 }
-_KEPT = [(k, least) for k in (50, 64, 128, 192) for least in (0.0, 1e-5, 2e-5, 3e-5, 1e-4, 1e-3)]
+_KEPT = [(k, least) for k in (50, 64, 128, 192) for least in (0.0, 1e-5, 2e-5, 3e-5, 1e-4, 1e-3, 3e-3)]
 OURS: list[tuple[str, dict[str, Any]]] = [
     *(("feature.top_k", {"k": k, "least": least}) for k, least in _KEPT),
     *(("feature.sampled_tokens", {"draws": draws}) for draws in (12, 50)),

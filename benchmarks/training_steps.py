@@ -15,15 +15,14 @@ before it loaded its models. The peers have torch's default environment, this li
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from timing.record import BENCHMARKS, RESULTS, about, ratios, refuse_a_busy_machine, write
+from timing.record import RESULTS, about, ratios, refuse_a_busy_machine, write
 from timing.training import held_out_kl, prepare
+from timing.turns import in_turns, plain_environment
 
 from stillhouse.train.environment import recommended_environment
 
@@ -96,42 +95,14 @@ def _options() -> argparse.Namespace:
 
 
 def _measured(job: dict[str, Any], contestants: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MALLOC_"))}
-    environment |= {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment["OMP_NUM_THREADS"] = str(job["threads"])
-    started = {}
-    for who in contestants:
-        tuned = who in ("still", "bare") or options.same_environment
-        more = recommended_environment(environment) if tuned else {}
-        started[who] = subprocess.Popen(
-            [sys.executable, "-m", "timing.training", json.dumps({**job, "who": who})], cwd=BENCHMARKS, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**environment, **more},
-        )  # fmt: skip
-    for who, process in started.items():
-        _heard(who, process)
-    seconds: dict[str, list[list[float]]] = {who: [] for who in contestants}
-    for turn in range(options.turns + 1):
-        for who, process in started.items():
-            took = _asked(who, process)["value"]
-            if turn:  # the first has the loading of everything in it
-                seconds[who].append(took)
-    peak = {who: _asked(who, process)["peak"] for who, process in started.items()}
-    for process in started.values():
-        process.communicate()
-    return {"wall_and_processor_seconds": seconds, "peak_mb": peak}
-
-
-def _asked(who: str, process: Any) -> Any:
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return _heard(who, process)
-
-
-def _heard(who: str, process: Any) -> Any:
-    for line in process.stdout:
-        if line.startswith("@"):
-            return json.loads(line[1:])
-    raise SystemExit(f"{who} died")
+    plain = plain_environment(job["threads"])
+    tuned = {**plain, **recommended_environment(plain)}
+    ours = ("still", "bare")
+    return in_turns(
+        job,
+        {who: (who, tuned if who in ours or options.same_environment else plain) for who in contestants},
+        options.turns,
+    )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def still(job: dict[str, Any], folder: Path, rows: list[dict[str, str]]) -> None
     on_policy = job["workload"] == "on_policy"
     term = Term("divergence", getattr(divergence, job["divergence"]), "rollouts" if on_policy else "x", teacher="t")
     train(
-        student, [term], {"x": examples}, teachers={"t": own}, out=folder / "still", seed=SEED,
+        student, [term], {"x": examples}, teachers={"t": own}, out=folder / job["name"], seed=SEED,
         rollouts=Rollouts("x", max_new_tokens=job["new"]) if on_policy else None,
         arguments={
             "max_steps": job["steps"], "per_device_train_batch_size": job["batch"], "learning_rate": LEARNING_RATE,
@@ -79,7 +79,7 @@ def still(job: dict[str, Any], folder: Path, rows: list[dict[str, str]]) -> None
         },
         on_progress=lambda row: asked.step(),
     )  # fmt: skip
-    save_student(student, folder / "after_still")
+    save_student(student, folder / f"after_{job['name']}")
 
 
 class Teacher:

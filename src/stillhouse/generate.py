@@ -1,9 +1,9 @@
 """Batched generation with a key-value cache: the one loop in which a local model answers, teacher or student.
 
 Each row draws from random numbers of its own, made from its own seed, so that an answer depends on its prompt and seed
-and not on its neighbours (up to the last bits of the arithmetic, which the size of a batch can change). Rows that have
-ended leave the batch. On small models the cost of a step is Python's; on vocabularies of real size a draw by cumulative
-sum and binary search costs a tenth of `torch.multinomial`.
+and not on its neighbours (up to the last bits of the arithmetic, which the size of a batch can change). Models that have a
+`Decoder` answer in continuous batches; in those of others, rows that have ended leave. On vocabularies of real size a draw by
+cumulative sum and binary search costs a tenth of `torch.multinomial`.
 
 Shapes: B rows, V vocabulary, S tokens so far, T new tokens.
 """
