@@ -8,10 +8,10 @@ the moment goes into another batch, what failed for good is that failure.
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from stillhouse.errors import BudgetReached, StillhouseError, TeacherError
 from stillhouse.teachers.asking import jobs
@@ -21,6 +21,7 @@ from stillhouse.teachers.asking.jobs import Job, Wanted
 from stillhouse.teachers.asking.keys import canonical_json, derived_seed, request_v1
 from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.pace import later
+from stillhouse.teachers.asking.results import Results
 from stillhouse.teachers.asking.settling import FATAL, ROW, Asking, fatal_sentence, later_sentence
 from stillhouse.teachers.asking.wire import Fault, Reply
 from stillhouse.teachers.base import Failure, Request
@@ -224,32 +225,24 @@ class Batcher(Asking):
         if state.fault is not None:
             self._turned_away(job, state.fault)
             return
-        path = jobs.results_file(self.store, job)
-        try:
-            with path.open("wb+") as lines:
-                self._tried(partial(self._downloaded, job, lines))
-                places, unknown, repeated = _matched(lines, jobs.keys_of(self.store, job))
-                if job.found and unknown and not places:
-                    jobs.reopen(self.store, job)  # a batch of the same size and time that somebody else sent
-                    self._identified(self._again(job))
-                    self._finished(self._again(job))
-                    return
-                self._settle(job, lines, places, f"{state.told}, {unknown} unknown ids, {repeated} repeated")
-        finally:
-            path.unlink(missing_ok=True)
-        if unknown or repeated:
-            self.say(
-                f"teacher {self.teacher!r}: batch {job.provider_id}: {unknown} lines with unknown ids, {repeated} repeated"
-            )
+        with Results(jobs.results_file(self.store, job)) as results:
+            self._tried(partial(self._downloaded, job, results))
+            results.match(jobs.keys_of(self.store, job))
+            strangers = job.found and results.unknown and not len(results)
+            if not strangers:
+                self._settle(job, results, f"{state.told}, {results.told}")
+        if strangers:
+            jobs.reopen(self.store, job)  # a batch of the same size and time that somebody else sent
+            self._identified(self._again(job))
+            self._finished(self._again(job))
+        elif results.unknown or results.repeated:
+            self.say(f"teacher {self.teacher!r}: batch {job.provider_id}: {results.told}")
 
-    async def _downloaded(self, job: Job, lines: BinaryIO) -> bool | Fault:
-        """What an earlier try brought is written over."""
-        lines.seek(0)
-        lines.truncate()
-        fault = await self.backend.batches().results(job.provider_id, lines)
+    async def _downloaded(self, job: Job, results: Results) -> bool | Fault:
+        fault = await self.backend.batches().results(job.provider_id, results.emptied())
         return True if fault is None else fault
 
-    def _settle(self, job: Job, lines: BinaryIO, places: dict[str, tuple[int, int]], note: str) -> None:
+    def _settle(self, job: Job, results: Results, note: str) -> None:
         """A group at a time: neither the lines nor the requests of a batch are ever held whole."""
         after, more = "", True
         while more:
@@ -259,7 +252,7 @@ class Batcher(Asking):
             group: list[tuple[AttemptRow, bytes]] = []
             paid: list[tuple[Spent, Spent]] = []
             for key, request in asked.items():
-                line = _line(lines, *places[key]) if key in places else b""
+                line = results.line(key)
                 reply = Reply(Fault("protocol", "the batch ended without a line for this request"))
                 if line:
                     reply = self.backend.batches().read(json.loads(line), request, line)
@@ -385,31 +378,3 @@ class Batcher(Asking):
 
 async def _now(work: Callable[[], _T]) -> _T:
     return work()
-
-
-def _matched(lines: BinaryIO, keys: Collection[str]) -> tuple[dict[str, tuple[int, int]], int, int]:
-    """Key -> (place, size) of the first line for each request of the batch; how many were unknown, how many repeated."""
-    found: dict[str, tuple[int, int]] = {}
-    unknown = repeated = place = 0
-    lines.seek(0)
-    for line in lines:
-        at, place = place, place + len(line)
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        key = value.get("custom_id") if isinstance(value, dict) else None
-        if not isinstance(key, str) or key not in keys:
-            unknown += 1
-        elif key in found:
-            repeated += 1
-        else:
-            found[key] = at, len(line)
-    return found, unknown, repeated
-
-
-def _line(lines: BinaryIO, place: int, size: int) -> bytes:
-    lines.seek(place)
-    return lines.read(size).rstrip(b"\n")
