@@ -21,6 +21,7 @@ TEMPLATE = (
     "<s>{% for m in messages %}{% if m.role == 'user' %}<user> {{ m.content }} <assistant>{% else %}"
     " {{ m.content }} </s>{% endif %}{% endfor %}"
 )
+TEMPLATE_ANSWER = "<s> <user> {prompt} <assistant> {response} </s>"  # a row as the template writes it
 
 
 class Asked:
