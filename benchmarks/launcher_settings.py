@@ -35,7 +35,7 @@ def main() -> int:
     added = recommended_environment(plain)
     waiting = {name: value for name, value in added.items() if name.startswith("OMP_")}
     memory = {name: value for name, value in added.items() if name.startswith("MALLOC_")}
-    variants = {"none": {}, "waiting": waiting, "allocator": memory, "both": added}
+    variants = {"none": {}, "waiting": waiting, "allocator": memory, "all": added}
     steps = options.every * (options.turns + 1)
     job = {"workload": "ragged", "threads": threads, "every": options.every, "steps": steps, "batch": 8, "new": 64,
            "divergence": "forward_kl", "checkpointing": False}  # fmt: skip
