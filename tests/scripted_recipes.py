@@ -144,6 +144,8 @@ SCRIPT: dict[str, Any] = {
     "Where a calculation helps": "This can be counted.\n```python\nprint({reference})\n```",
     "Python program": "```python\nprint({reference})\n```",
     "Classify the text.*it asks for a time": "Class: when",
+    "Classify the text.*should be looked up": "Class: Yes",
+    "Classify the text.*it answers in full": "Class: 5",
     "Classify the text.*Relevant": "Class: Relevant",
     "Classify the text.*Fully": "Class: Fully",
     "Classify the text": "Class: {reference}",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from scripted_recipes import kept, trained
 
+from stillhouse.elicit.reflecting import KINDS
 from stillhouse.recipe import load_recipe
 from stillhouse.records import Example, Ranking
 
@@ -187,17 +188,24 @@ def test_correct_reasoning_finds_the_passages(made: Made) -> None:
 
 
 def test_a_critic_and_the_generator_that_uses_it(made: Made) -> None:
-    """R19 (Self-RAG), K3: verdicts by codebook; then the verdict is part of the answer, the passage is not."""
+    """R19 (Self-RAG), K3: four kinds of verdicts, learnt under the very codebooks that the generator's data asks with."""
     critic = made("skills/context_following/critic")
-    assert {one.response for one in critic["relevance"]} == {"Relevant"}
+    assert {branch: {one.response for one in rows} for branch, rows in critic.items()} == {
+        "retrieve": {"Yes"}, "relevance": {"Relevant"}, "support": {"Fully"}, "utility": {"5"},
+    }  # fmt: skip
     assert all("Answer: " in one.prompt[-1].content for one in critic["support"])
+    assert all("Classify the text" in one.prompt[-1].content for rows in critic.values() for one in rows)
+    branches = load_recipe("skills/context_following/critic").recipe.knowledge
+    assert {name: branch.elicit[-1].knobs["labels"] for name, branch in branches.items()} == KINDS
 
 
 def test_the_generator_gives_the_critics_verdict_itself(made: Made) -> None:
-    """R19, K3: the passage stands in the prompt, where nothing is learnt."""
+    """R19, K3: it asks for passages, marks each sentence, and ends with the answer's use; passages are never learnt."""
     (found,) = made("skills/context_following/self_rag").values()
-    assert all(one.response.startswith("[Relevant] main: ") for one in found)
-    assert any("Passage 1: " in one.prompt[-1].content for one in found)
+    first, last = found[0], next(one for one in found if "[Utility:5]" in one.response)
+    assert first.response == "[Retrieval]"
+    assert last.prompt[-1].content.startswith("<paragraph>") and "[Fully supported]" in last.response
+    assert not any("<paragraph>" in one.response for one in found)
     recipe = load_recipe("skills/context_following/self_rag").recipe
     assert (recipe.teachers["critic"].backend, recipe.teachers["critic"].knobs["path"][-11:]) == ("run", "runs/critic")
 

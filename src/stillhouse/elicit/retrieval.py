@@ -8,6 +8,7 @@ from typing import Literal
 
 from stillhouse.elicit.asking import instructed
 from stillhouse.elicit.bm25 import Index, corpus_of
+from stillhouse.elicit.reflecting import segmented
 from stillhouse.elicit.searching import by_likelihood, erased, hit, informed, reader, verdict_first
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
@@ -24,6 +25,7 @@ __all__ = [
     "passages",
     "reader",
     "reranked",
+    "segmented",
     "verdict_first",
 ]
 
