@@ -15,6 +15,7 @@ from stillhouse.errors import RecipeError, TermsRefused
 from stillhouse.estimate import estimate
 from stillhouse.recipe import Loaded, load_recipe
 from stillhouse.run import Options, execute
+from stillhouse.steps import Knowledge
 from stillhouse.teachers.openai import Teacher
 from stillhouse.testing.provider import FakeProvider
 
@@ -172,6 +173,19 @@ def test_your_own_function_is_not_run(made: Made) -> None:
     )
     (line,) = estimate(loaded).lines
     assert "your own function is not run before the run" in line.how
+    assert line.missing.expected == 60
+
+
+def test_an_elicitor_that_falls_over_is_assumed_and_not_in_the_way(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def falls(seeds: Any, teacher: Any) -> Any:
+        raise KeyError("answer")
+
+    original = Knowledge.bound
+    monkeypatch.setattr(
+        Knowledge, "bound", lambda self, kind, *rest: falls if kind == "elicit" else original(self, kind, *rest)
+    )
+    (line,) = estimate(made("http://127.0.0.1:9/v1")).lines
+    assert "labeling.answer cannot be tried without answers (KeyError: 'answer')" in line.how
     assert line.missing.expected == 60
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stillhouse.compliance.watch import Watch
-from stillhouse.errors import StillhouseError, TermsRefused
+from stillhouse.errors import TermsRefused
 from stillhouse.passing import routed
 from stillhouse.progress import Progress
 from stillhouse.ranges import Range, deviation, mean, spaced, span, three
@@ -224,8 +224,9 @@ class _Pilot:
                     kept += [each for each in function(mine, teacher) if not isinstance(each, Lost)]
                 except TermsRefused:
                     raise
-                except StillhouseError as error:
-                    why = f"{entry.do} cannot be tried without answers ({error})"
+                # whatever it trips over with nobody answering: an estimate must not keep a run from starting
+                except Exception as error:
+                    why = f"{entry.do} cannot be tried without answers ({type(error).__name__}: {error})"
             asked += tally.requests
             answered += len(tally.stored)
             if name in self.paid:
