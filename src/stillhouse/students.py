@@ -70,13 +70,13 @@ class Students:
 
     def _start(self, arm: str, recipe: Recipe, seed: int, teachers: Teachers) -> dict[str, str] | None:
         """The student as it is cut or rounded and has learned nothing: what training is to be held against. None where it is
-        the model of the recipe.
+        the model of the recipe, or where nothing is evaluated.
         """
         from stillhouse.train.student import save_student
 
         told = recipe.student
         assert told is not None
-        if (told.prune is None and told.quantise is None) or self.round:
+        if (told.prune is None and told.quantise is None) or self.round or not recipe.evaluate:
             return None
         home, model = self.run / "students" / arm / "start", student_path(told.model)
         parts = {
