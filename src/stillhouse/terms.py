@@ -161,7 +161,7 @@ def terms_of(loaded: Loaded, *, without: Sequence[str] = (), registry_file: Path
     plan, *others = (
         plan_of(
             use=first.use.model_dump(exclude_unset=True) if first.use else None,
-            teachers=list(teachers.values()),
+            teachers=[*teachers.values(), *_reward_models(recipes)],
             seeds=list(seeds.values()),
             student=student,
             registry=registry,
@@ -185,6 +185,20 @@ def _teacher(name: str, entry: TeacherEntry, recipes: Sequence[Recipe]) -> dict[
         earlier = read_json(Path(told["path"]) / "manifest.json")
         told["plan"] = (earlier.get("terms") or {}).get("plan")
     return told
+
+
+def _reward_models(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
+    """Runs whose student rewards or ranks (`preferences.reward_model`): who taught them judges here."""
+    entries: list[Mapping[str, Any]] = []
+    for recipe in recipes:
+        entries += [{"do": entry.do, **entry.knobs} for branch in recipe.knowledge.values() for entry in branch.elicit]
+        entries += [phase.rollouts.reward for phase in recipe.train if phase.rollouts and phase.rollouts.reward]
+    found = []
+    for path in sorted({str(each.get("path")) for each in entries if each.get("do") == "preferences.reward_model"}):
+        plan = _plan_of_run(Path(path)) or _started_from(Path(path))
+        if plan is not None:
+            found.append({"name": f"reward model {path}", "backend": "run", "path": path, "plan": plan, "judges": True})
+    return found
 
 
 def _methods(name: str, recipes: Sequence[Recipe]) -> Iterator[str]:
@@ -243,8 +257,10 @@ def _student(recipe: Recipe) -> dict[str, Any]:
 
 def _started_from(model: Path) -> dict[str, Any] | None:
     """The plan of the run whose student these weights are, or None where they are no run's."""
-    manifest = next(
-        (run / "manifest.json" for run in model.resolve().parents[:3] if (run / "manifest.json").is_file()), None
-    )
-    told = (read_json(manifest).get("terms") or {}).get("plan") if manifest else None
+    return next((plan for run in model.resolve().parents[:3] if (plan := _plan_of_run(run))), None)
+
+
+def _plan_of_run(run: Path) -> dict[str, Any] | None:
+    manifest = run / "manifest.json"
+    told = (read_json(manifest).get("terms") or {}).get("plan") if manifest.is_file() else None
     return told if isinstance(told, dict) else None

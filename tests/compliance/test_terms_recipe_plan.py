@@ -286,3 +286,18 @@ def test_a_student_that_goes_on_stands_under_what_taught_its_start(tmp_path):
     alone = plan({"name": "mild", "backend": "pocket", "method": "train_on_outputs"})
     stayed, mild = decide_rows(then, {"mild"}, today=TODAY), decide_rows(alone, {"mild"}, today=TODAY)
     assert set(stayed.codes) > set(mild.codes)
+
+
+def test_who_taught_a_reward_model_judges_what_it_rewards(tmp_path):
+    """R32, R35, R62: the teachers of the reward model's run are in the plan, as judges, at the train gate too."""
+    first = plan(
+        {"name": "main", "backend": "openai", "model": "gpt-4.1", "method": "train_on_outputs"},
+        student={"model": "pocket"},
+    )
+    model = {"name": "reward model x", "backend": "run", "path": str(tmp_path), "plan": first.as_dict(), "judges": True}
+    then = plan({"name": "mild", "backend": "pocket", "method": "train_on_outputs"}, model)
+    told = {(teacher.model, teacher.method) for teacher in then.teachers}
+    assert {("openai/gpt-4.1", "judge_or_reward"), ("stillhouse/pocket-student", "judge_or_reward")} <= told
+    alone = plan({"name": "mild", "backend": "pocket", "method": "train_on_outputs"})
+    both, mild = decide_rows(then, {"mild"}, today=TODAY), decide_rows(alone, {"mild"}, today=TODAY)
+    assert set(both.codes) > set(mild.codes)

@@ -51,7 +51,11 @@ def test_a_constitution_to_its_policy(runs: Path) -> None:
     final = part(ALIGNMENT + "constitution_policy", runs, by_script=False, model="constitution")
     (record,) = final.manifest["students"]
     assert record["phases"][-1]["final_loss"] is not None
-    assert final.manifest["terms"]["plan"]["student_base"] == "stillhouse/pocket-student"
+    plan = final.manifest["terms"]["plan"]
+    assert plan["student_base"] == "stillhouse/pocket-student"
+    assert {"train_on_outputs", "judge_or_reward"} <= {
+        row["method"] for row in plan["teachers"]
+    }  # the start's, and the rewarder's
 
 
 @pytest.mark.slow

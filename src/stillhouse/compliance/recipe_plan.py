@@ -61,7 +61,8 @@ def plan_of(
     """The plan of a recipe.
 
     `teachers`: {name, backend, model, base_url, revision, terms, method, card_licence, plan}, all but name and backend
-    optional; `plan` is `Plan.as_dict()` of the run that a teacher of backend `run` comes from. `seeds`: {path or
+    optional; `plan` is `Plan.as_dict()` of the run that a teacher of backend `run` comes from; it `judges` where nothing of
+    it is learnt. `seeds`: {path or
     dataset, revision, role, terms, card_licence}. `student`: {model, kind, revision, terms, card_licence, plan}: one
     that starts from the student of an earlier run stands on what that one started from, and under everything that taught it.
     Paths inside `folder`, the recipe's, are written relative to it, so that a plan has one hash on every machine.
@@ -199,7 +200,8 @@ class _Rows:
         own = {"own_rights": base["own_rights"]} if isinstance(base, dict) and base.get("own_rights") else {}
         id = base["id"] if isinstance(base, dict) else base
         rows = self.taught(spec["plan"])
-        return rows if id == "none" else [*rows, {"model": id, "access": "weights", **own}]
+        rows = rows if id == "none" else [*rows, {"model": id, "access": "weights", **own}]
+        return [{**row, "method": "judge_or_reward"} for row in rows] if spec.get("judges") else rows
 
     def taught(self, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The teachers of an earlier run, with the records that it was judged by."""
