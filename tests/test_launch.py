@@ -37,6 +37,8 @@ def test_what_a_person_set_wins():
         "OMP_WAIT_POLICY": "active",
         "MALLOC_MMAP_MAX_": "9",
         "MALLOC_TRIM_THRESHOLD_": "1",
+        "LRU_CACHE_CAPACITY": "5",
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "5",
     }
     found = environment_of("demo", **given)
     assert given.items() <= found.items()
