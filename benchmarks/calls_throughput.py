@@ -66,6 +66,10 @@ def main() -> int:
     if options.peers:
         reached["the better peer"] = min(against[name]["median"] for name in PEERS)
     result = about("calls_throughput", threads=1, seed=0, forced=True, paths=MEASURED, packages=("openai", "httpx2"))
+    peers = "--peers FOLDER " if options.peers else ""
+    result["command"] = (
+        f"python benchmarks/calls_throughput.py {peers}--requests {number} --at-once {at_once} --turns {options.turns}"
+    )
     result |= {"requests": number, "at_once": at_once, "requests_per_second": rates, "stillhouse_over": against}
     result["cpu_ms_per_request"] = work
     result["medians"] = {
