@@ -77,3 +77,7 @@ def test_an_id_is_the_hash_of_the_parts_as_json(parts: list[object], text: str) 
 def test_ids_do_not_run_parts_together() -> None:
     assert content_id("ab", "c") != content_id("a", "bc")
     assert content_id(("a",), "b") != content_id("a", ("b",))
+
+
+def test_an_array_counts_as_the_list_of_its_values() -> None:
+    assert content_id("x", np.arange(3)) == content_id("x", [0, 1, 2])

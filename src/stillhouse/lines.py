@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import cache
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from stillhouse.records import (
     Act,
@@ -26,6 +25,9 @@ from stillhouse.records import (
     TopLogprobs,
     Trajectory,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 KINDS: dict[str, type] = {
     kind.__name__: kind for kind in (Seed, Example, TopLogprobs, StoredSignal, Ranking, Trajectory)
@@ -85,8 +87,10 @@ def dump_line(row: dict[str, Any]) -> bytes:
         return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
-def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_row(record: Any) -> tuple[dict[str, Any], "dict[str, np.ndarray]"]:
     """A record as plain JSON data and its arrays by field name."""
+    import numpy as np
+
     kind: type = type(record)
     row: dict[str, Any] = {"kind": kind.__name__}
     arrays: dict[str, np.ndarray] = {}
@@ -99,7 +103,7 @@ def to_row(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return row, arrays
 
 
-def from_row(row: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Record:
+def from_row(row: dict[str, Any], arrays: "dict[str, np.ndarray] | None" = None) -> Record:
     kind = KINDS[row["kind"]]
     values: dict[str, Any] = dict(arrays or {})
     for name in names_of(kind):

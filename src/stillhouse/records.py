@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from json.encoder import encode_basestring as _quoted
 from operator import attrgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+if TYPE_CHECKING:  # it takes as long to import as everything else that `still --help` needs
+    import numpy as np
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -95,9 +96,9 @@ class Example:
     def believed(
         self,
         *,
-        token_ids_T: np.ndarray,
-        top_ids_TK: np.ndarray,
-        top_logprobs_TK: np.ndarray,
+        token_ids_T: "np.ndarray",
+        top_ids_TK: "np.ndarray",
+        top_logprobs_TK: "np.ndarray",
         tokenizer: str,
         teacher: str,
     ) -> "TopLogprobs":
@@ -131,9 +132,9 @@ class TopLogprobs:
     response: str
     reference: str | None
     tokenizer: str
-    token_ids_T: np.ndarray
-    top_ids_TK: np.ndarray
-    top_logprobs_TK: np.ndarray
+    token_ids_T: "np.ndarray"
+    top_ids_TK: "np.ndarray"
+    top_logprobs_TK: "np.ndarray"
     columns: dict[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 
@@ -235,12 +236,14 @@ def _canonical(value: object) -> str:
         return f"[{_quoted(value.role)}, {_quoted(value.content)}]"
     if value is None:
         return "null"
-    return "{}" if value == {} else _CANONICAL.encode(value)
+    return "{}" if type(value) is dict and not value else _CANONICAL.encode(value)
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Message):
         return [value.role, value.content]
+    import numpy as np
+
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be part of an id")

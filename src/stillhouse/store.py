@@ -9,13 +9,14 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, overload
 
 from stillhouse.errors import RecipeError, RunFailed
 from stillhouse.lines import KINDS, dump_line, from_row, names_of, read_record, read_row, record_line, to_row
 from stillhouse.records import Lost, Record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHARD_BYTES = 64 * 2**20
 
@@ -56,6 +57,7 @@ class Writer:
         self.count += 1
 
     def _flush_arrays(self) -> None:
+        import numpy as np
         from safetensors.numpy import save_file
 
         if self._arrays:
@@ -128,8 +130,10 @@ class Records(Sequence[Record]):
         return self._shards[number]
 
 
-def line_offsets(path: Path) -> np.ndarray:
+def line_offsets(path: Path) -> "np.ndarray":
     """Where each line of a file starts, in bytes."""
+    import numpy as np
+
     offsets, position = array("q"), 0
     with open(path, "rb") as file:
         for line in file:
