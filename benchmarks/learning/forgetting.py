@@ -1,5 +1,6 @@
 """Learning Shakespeare, what happens to the stories: with and without replay, and held by a KL to the start (methods 3.4)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,30 @@ from benchmarks.learning.parts import (
 OPENERS = ("Once upon a time", "One day", "There was", "Lily", "Tom and", "In the", "She", "The little")
 
 
+def said(start: Path, path: Path) -> Path:
+    """256 stories of the start's own, 96 tokens each: it never learned to end one, so as an answer each would be truncated."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not path.exists():
+        speaks, model = AutoTokenizer.from_pretrained(start), AutoModelForCausalLM.from_pretrained(start)
+        torch.manual_seed(0)
+        told: list[str] = []
+        for opener in OPENERS:
+            ids = speaks(opener, return_tensors="pt").input_ids.repeat(32, 1)
+            drawn = model.generate(
+                ids, attention_mask=ids.ne(-1), do_sample=True, top_k=0, min_new_tokens=96, max_new_tokens=96
+            )
+            told += speaks.batch_decode(drawn, skip_special_tokens=True)
+        path.write_text(json.dumps(told), encoding="utf-8")
+    return path
+
+
 def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experiment:
     learned, held_out = stories(data, folder)
     book = data / "text" / "tiny_shakespeare.txt"
     plays = pieces(book, folder / "plays.json", 240, 0, 1600)
     other_plays = pieces(book, folder / "other_plays.json", 240, 500_000, 120)
-    openers = folder / "openers.jsonl"
-    openers.write_text("".join(f'{{"prompt": "{opener}"}}\n' for opener in OPENERS), encoding="utf-8")
     nobody = llama(folder / "nobody", data / "stories260K" / "hf", seed=999)
     plain = {"do": "supervised.cross_entropy", "on": "plays"}
     steps = args(int(150 * scale), rate=2e-3)
@@ -38,12 +56,6 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
 
     def made(seed: int) -> dict[str, Any]:
         start = begun(data, folder, seed, scale, by="divergence.forward_kl")
-        own = {"do": "file", "path": str(openers), "terms": {"own_rights": "eight openings of ours"}}
-        said = {
-            "do": "labeling.answer",
-            "teacher": "start",
-            "sampling": {"max_tokens": 96, "temperature": 1.0, "n": 32},
-        }
         return recipe(
             "forgetting",
             seed,
@@ -51,7 +63,7 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
             knowledge={
                 "plays": branch(plays, terms={"own_rights": "public domain: Shakespeare died in 1616"}),
                 "stories": branch(learned),
-                "own": {"seeds": own, "elicit": [said]},
+                "own": branch(said(start, folder / f"own-{seed}.json"), terms=OWN),
             },
             student={"model": str(start), "terms": OWN},
             arms={
