@@ -42,6 +42,8 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
+    """The world of tools that answer whatever they are asked: it is never over by itself and has no reward."""
+
     tools: dict[str, Tool]
 
     @property

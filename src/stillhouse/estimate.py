@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stillhouse.compliance.watch import Watch
-from stillhouse.errors import TermsRefused
+from stillhouse.errors import StillhouseError, TermsRefused
 from stillhouse.passing import routed
 from stillhouse.progress import Progress
 from stillhouse.ranges import Range, deviation, mean, spaced, span, three
@@ -33,6 +33,9 @@ ROWS = 512  # seeds that are tried
 _ENOUGH = 20  # stored answers that tell how long others will be
 _FRAME = 1000  # bytes that an elicitor puts around a prompt, at most about
 _BYTES = 4.0  # of a token, where nobody counted: English in today's vocabularies
+_TRIPPED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, StillhouseError, TypeError, ValueError,
+)  # fmt: skip
 _NORMAL = 1.96
 
 
@@ -225,7 +228,7 @@ class _Pilot:
                 except TermsRefused:
                     raise
                 # whatever it trips over with nobody answering: an estimate must not keep a run from starting
-                except Exception as error:
+                except _TRIPPED as error:
                     why = f"{entry.do} cannot be tried without answers ({type(error).__name__}: {error})"
             asked += tally.requests
             answered += len(tally.stored)

@@ -42,8 +42,8 @@ def value(
     logistic regression on the static `embedder`'s vectors, or without one on hashed words and word pairs, learns from four
     fifths of them and is then tried on the rest. Columns: `value` (the probability) for every text, `rated` (the teacher's
     number) where there is one, `value_auc`: how often a good text of the rest stands above another, None where the rest is
-    too few to tell. Next: `quality.score` with `column: value`. Held: the texts, and a vector of each. Unreadable ratings are lost
-    ("verdict_<code>"); with ratings all on one side of `good` everything is lost as "one_class". Sources: R11 (phi: 100,000
+    too few to tell. Next: `quality.score` with `column: value`. Held: the texts, and a vector of each. Unreadable ratings are
+    lost ("verdict_<code>"); with ratings all on one side of `good` everything is lost as "one_class". Sources: R11 (phi: 100,000
     files rated, the corpus chosen by a classifier), R65, 3.3.
     """
     if not 0 < sample <= 1:
