@@ -1,4 +1,4 @@
-"""Two teachers that each read half of the stories: is a student of both better than a student of either (R25, R30)?"""
+"""Two teachers, one of stories and one of plays: does a student of both know what the students of either know (R25, R30)?"""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from benchmarks.learning.parts import (
     branch,
     llama,
     phase,
+    pieces,
     reads,
     recipe,
     stories,
@@ -23,8 +24,11 @@ from benchmarks.learning.parts import (
 def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experiment:
     learned, held_out = stories(data, folder)
     tokenizer = data / "stories260K" / "hf"
-    halves = {name: folder / f"{name}.json" for name in ("first", "second")}
-    _halve(learned, *halves.values())
+    book = data / "text" / "tiny_shakespeare.txt"
+    read = {"first": learned, "second": pieces(book, folder / "plays.json", 800, 0, 800)}
+    other_plays = pieces(book, folder / "other_plays.json", 800, 700_000, 120)
+    both = folder / "both.json"
+    both.write_text(json.dumps([text for path in read.values() for text in json.loads(path.read_text())[:400]]))
     nobody = llama(folder / "nobody", tokenizer, seed=999, width=96, layers=3)
     steps = args(int(300 * scale))
 
@@ -33,7 +37,7 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
             f"teacher-{name}",
             11 if name == "first" else 12,
             teachers={},
-            knowledge={"stories": branch(halves[name])},
+            knowledge={"stories": branch(read[name])},
             student={
                 "model": str(llama(folder / f"random-{name}", tokenizer, seed=77, width=96, layers=3)),
                 "terms": OWN,
@@ -43,7 +47,7 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
         return trained(folder / f"teacher-{name}", told)
 
     def one(do: str, by: Any) -> dict[str, Any]:
-        return phase([{"do": do, "on": "stories", "teacher": by}], steps)
+        return phase([{"do": do, "on": "texts", "teacher": by}], steps)
 
     def made(seed: int) -> dict[str, Any]:
         return recipe(
@@ -54,33 +58,28 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
                 "second": teacher(taught("second")),
                 "nobody": teacher(nobody),
             },
-            knowledge={"stories": branch(learned)},
+            knowledge={"texts": branch(both)},
             student={"model": str(llama(folder / f"student-{seed}", tokenizer, seed=seed)), "terms": OWN},
             arms={
+                "text": phase([{"do": "supervised.cross_entropy", "on": "texts"}], steps),
                 "first": one("divergence.forward_kl", "first"),
                 "second": one("divergence.forward_kl", "second"),
                 "mean_of_probabilities": one("fusion.mean_of_probabilities", ["first", "second"]),
-                "mean_of_logits": one("fusion.mean_of_logits", ["first", "second"]),
+                "minimum_cross_entropy": one("fusion.minimum_cross_entropy", ["first", "second"]),
                 "with_random_teacher": one("fusion.mean_of_probabilities", ["first", "nobody"]),
             },
-            evaluate=[reads(held_out, None)],
+            evaluate=[reads(held_out, None, "stories"), reads(other_plays, None, "plays")],
         )
 
+    fused = ("mean_of_probabilities", "minimum_cross_entropy")
     return Experiment(
-        "Is a student of two teachers that read different stories better on held-out ones than a student of either?",
+        "Does a student of a teacher of stories and one of plays know both, where a student of either knows one?",
         {seed: made(seed) for seed in seeds},
         [
-            *(
-                Expectation(arm, single, "nll")
-                for arm in ("mean_of_probabilities", "mean_of_logits")
-                for single in ("first", "second")
-            ),
-            Expectation("with_random_teacher", "first", "nll", better="not"),
+            *(Expectation(arm, "second", "nll", task="stories") for arm in fused),
+            *(Expectation(arm, "first", "nll", task="plays") for arm in fused),
+            *(Expectation(fused[1], fused[0], "nll", task=task) for task in ("stories", "plays")),
+            *(Expectation(arm, "text", "nll", task=task) for arm in fused for task in ("stories", "plays")),
+            Expectation("with_random_teacher", "first", "nll", task="stories", better="not"),
         ],
     )
-
-
-def _halve(learned: Path, first: Path, second: Path) -> None:
-    rows = json.loads(learned.read_text(encoding="utf-8"))
-    first.write_text(json.dumps(rows[::2]), encoding="utf-8")
-    second.write_text(json.dumps(rows[1::2]), encoding="utf-8")
