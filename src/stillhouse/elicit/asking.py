@@ -39,6 +39,21 @@ class About(Protocol):
     def reference(self) -> str | None: ...
 
 
+class OfSeed:
+    """For what is asked about a seed in several turns: it goes by the seed's name and reference. Give it a field `seed`."""
+
+    __slots__ = ()
+    seed: Seed
+
+    @property
+    def id(self) -> str:
+        return self.seed.id
+
+    @property
+    def reference(self) -> str | None:
+        return self.seed.reference
+
+
 Item = TypeVar("Item", bound=About)
 Value = TypeVar("Value")
 Made = TypeVar("Made", Seed, Example)

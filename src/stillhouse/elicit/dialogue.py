@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from stillhouse.elicit.asking import in_chunks, instructed, keys_of, read_each
+from stillhouse.elicit.asking import OfSeed, in_chunks, instructed, keys_of, read_each
 from stillhouse.records import Example, Lost, Message, Origin, Prompt, Seed, content_id, user
 from stillhouse.selection.tokens import words
 from stillhouse.teachers.base import Generates, Outcome
@@ -56,21 +56,13 @@ def _role(text: str | None, seed: Seed) -> str:
 
 
 @dataclass(slots=True)
-class Talk:
+class Talk(OfSeed):
     seed: Seed
     messages: list[Message]
     person: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
     ended: str = ""
     fault: Lost | None = None
-
-    @property
-    def id(self) -> str:
-        return self.seed.id
-
-    @property
-    def reference(self) -> str | None:
-        return self.seed.reference
 
     def as_assistant(self) -> Prompt:
         return tuple(self.messages)

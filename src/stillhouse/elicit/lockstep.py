@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stillhouse.elicit.asking import asked, complete, in_chunks, keys_of
+from stillhouse.elicit.asking import OfSeed, asked, complete, in_chunks, keys_of
 from stillhouse.records import Lost, Prompt, Seed
 from stillhouse.teachers.base import Generates, Outcome
 
@@ -20,7 +20,7 @@ Part = Generator[Prompt, Said, Any]
 
 
 @dataclass(slots=True, eq=False)
-class Episode:
+class Episode(OfSeed):
     """One part under way: what it asks next, what it was answered, and in the end its result."""
 
     seed: Seed
@@ -29,14 +29,6 @@ class Episode:
     outcomes: list[Outcome] = field(default_factory=list)
     over: bool = False
     result: Any = None
-
-    @property
-    def id(self) -> str:
-        return self.seed.id
-
-    @property
-    def reference(self) -> str | None:
-        return self.seed.reference
 
     @property
     def keys(self) -> tuple[str, ...]:

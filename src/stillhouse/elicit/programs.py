@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from stillhouse.elicit.asking import Unparsed, in_chunks, instructed, keys_of, lost, read_each, seeds_of
+from stillhouse.elicit.asking import OfSeed, Unparsed, in_chunks, instructed, keys_of, lost, read_each, seeds_of
 from stillhouse.elicit.parsing import code_block
 from stillhouse.errors import RecipeError
 from stillhouse.graders import Grader
@@ -213,7 +213,7 @@ _BLOCK = re.compile(r"```[ \t]*\w*[^\n]*\n.*?```", re.S)
 
 
 @dataclass(slots=True, eq=False)
-class _Solution:
+class _Solution(OfSeed):
     """One conversation of a teacher with an interpreter."""
 
     seed: Seed
@@ -224,14 +224,6 @@ class _Solution:
     outcomes: list[Outcome] = field(default_factory=list)
     fault: Lost | None = None
     open: bool = True
-
-    @property
-    def id(self) -> str:
-        return self.seed.id
-
-    @property
-    def reference(self) -> str | None:
-        return self.seed.reference
 
     @property
     def code(self) -> list[str]:

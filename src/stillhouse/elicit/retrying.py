@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from stillhouse.elicit.asking import Unparsed, born, in_chunks, instructed, keys_of, read_each, seeds_of
+from stillhouse.elicit.asking import OfSeed, Unparsed, born, in_chunks, instructed, keys_of, read_each, seeds_of
 from stillhouse.elicit.labeling import REASON
 from stillhouse.elicit.parsing import Rationale, rationale
 from stillhouse.graders import Grader
@@ -84,15 +84,7 @@ def _raw(outcome: Outcome) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
+class _Try(OfSeed):
     seed: Seed
     attempt: str = ""
     slot: int = 0
-
-    @property
-    def id(self) -> str:
-        return self.seed.id
-
-    @property
-    def reference(self) -> str | None:
-        return self.seed.reference

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from stillhouse.elicit.asking import Unparsed, in_chunks, instructed, keys_of, read_each, seeds_of
+from stillhouse.elicit.asking import OfSeed, Unparsed, in_chunks, instructed, keys_of, read_each, seeds_of
 from stillhouse.elicit.rubric import Rubric
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
@@ -198,21 +198,13 @@ class _Town:
 
 
 @dataclass(slots=True)
-class _Talk:
+class _Talk(OfSeed):
     seed: Seed
     at: int
     answers: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     neighbours: list[float] = field(default_factory=list)
     fault: Lost | None = None
-
-    @property
-    def id(self) -> str:
-        return self.seed.id
-
-    @property
-    def reference(self) -> str | None:
-        return self.seed.reference
 
     @property
     def distinct(self) -> list[str]:
