@@ -30,6 +30,8 @@ RANKED = {"on": "ranked"}
 OWN = {"rollouts": {"on": "answers", "max_new_tokens": 6}}
 GRADED = {"rollouts": {**OWN["rollouts"], "samples": 4, "reward": {"do": "rewards.py:vowels"}}}
 REWARD: dict[str, Any] = {"student": {"kind": "reward"}}
+ENCODER: dict[str, Any] = {"student": {"kind": "encoder"}}
+VECTORS = {"on": "answers", "teacher": "vectors"}
 
 # objective -> what its entry says, and what the phase and the student need beside it
 RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -43,6 +45,9 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         )
     },
     "divergence.universal_logit": ({**OTHER, "align": "count"}, {}),
+    **{f"embedding.{name}": (VECTORS, ENCODER) for name in ("cosine", "similarity_kl", "squared")},
+    "embedding.in_batch": ({"on": "answers"}, ENCODER),
+    "embedding.margin_mse": (RANKED, ENCODER),
     "fusion.cross_entropy_weighted": (PAIR, {}),
     "fusion.mean_of_logits": ({**PAIR, "divergence": {"do": "divergence.reverse_kl", "temperature": 2.0}}, {}),
     "fusion.mean_of_probabilities": (PAIR, {}),
@@ -50,6 +55,8 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fusion.routed": ({**PAIR, "route": "expert"}, {}),
     "keeping.l2_to_start": ({"on": "answers"}, {"beside": {"do": "supervised.cross_entropy", "on": "answers"}}),
     "minillm.minillm": ({"on": "rollouts", "teacher": "main"}, OWN),
+    "quantisation.token_contrastive": (TEACHER, {}),
+    "quantisation.token_scaled": (TEACHER, {}),
     "ranking.contrastive": (
         {"on": "rollouts", "teacher": "main"}, {"rollouts": {**OWN["rollouts"], "beside": True}},
     ),
@@ -69,6 +76,7 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "reinforcement.group_advantage": ({"on": "rollouts"}, GRADED),
     "reinforcement.leave_one_out": ({"on": "rollouts"}, GRADED),
     "reinforcement.policy_gradient": ({"on": "rollouts"}, GRADED),
+    "reinforcement.ppo": ({"on": "rollouts"}, GRADED),
     "reinforcement.reference_kl": (
         {"on": "rollouts", "estimator": "k3"},
         {**OWN, "init": "second"},  # nothing to say of the student that is its own reference
@@ -91,7 +99,7 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 ONLY_GRADIENTS = {
     "keeping.l2_to_start", "minillm.minillm", "ranking.contrastive", "reinforcement.reference_kl",
     "reinforcement.rlmec", "reinforcement.sampled_reverse_kl",
-    "reinforcement.group_advantage", "reinforcement.leave_one_out", "reinforcement.policy_gradient",
+    "reinforcement.group_advantage", "reinforcement.leave_one_out", "reinforcement.policy_gradient", "reinforcement.ppo",
 }  # fmt: skip
 
 REWARDS = """
@@ -133,7 +141,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         "teachers": {
             name: {"backend": "transformers", "model": str(folder / name)}
             for name in ("main", "second", "wide", "foreign")
-        },
+        }
+        | {"vectors": {"backend": "encoder", "model": str(folder / "main")}},
         "knowledge": {
             "answers": {"seeds": seeds, "elicit": [{"do": "labeling.reference"}]},
             "ranked": {"seeds": seeds, "elicit": [ranked]},

@@ -254,7 +254,7 @@ def test_a_cache_nobody_knows_is_not_rounded_in_silence() -> None:
             {"student": {"model": "base", "kind": "seq2seq", "prune": {"on": "label", "layers": 1}}},
             "only a causal_lm is cut",
         ),
-        ({"student": {"model": "base", "kind": "encoder"}}, "vectors for retrieval"),
+        ({"student": {"model": "base", "kind": "encoder"}}, "a student of kind encoder learns from"),
         ({"evaluate": [{"do": "language_model", "path": "held.jsonl"}]}, "an encoder-decoder cannot"),
         ({"evaluate": [{"do": "scored.labels", "path": "held.jsonl"}]}, "use one of qa"),
     ],

@@ -83,8 +83,10 @@ def similarity_kl(
     *,
     temperature: float = 0.05,
 ) -> Tensor:
-    """KL(teacher || student) between softmaxes of cosines over the batch's passages: any two widths; what ART and QUILL do
-    with scores. `query_T` and `passage_T` are the places of queries and passages among the texts. Sources: R57, J9.
+    """KL(teacher || student) between softmaxes of cosines over the batch's passages, for any two widths.
+
+    ART and QUILL do so with scores. `query_T` and `passage_T` are the places of queries and passages among the texts.
+    Sources: R57, J9.
     """
     if not temperature > 0:
         raise RecipeError(f"embedding.similarity_kl: temperature {temperature} must be above 0, e.g. 0.05")
