@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from small_runs import sums, write_jsonl
+from typer.testing import CliRunner
 
 from stillhouse import distill, errors
 from stillhouse.check import check
+from stillhouse.cli import app
 from stillhouse.recipe import Recipe, load_recipe
 
 # the recipe of the design, word for word
@@ -172,3 +174,14 @@ def test_a_notebook_does_what_the_command_does(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "seeds.jsonl", sums(4))
     run = distill(knowledge(str(tmp_path / "seeds.jsonl")), out=tmp_path / "run", quiet=True)
     assert len(run.records("answers")) == 4
+
+
+def test_the_recipe_of_the_readme_is_accepted(tmp_path: Path) -> None:
+    """As printed, but for the student, whose weights would have to be fetched; terms too, which the command decides."""
+    readme = (DATA.parents[3] / "README.md").read_text(encoding="utf-8")
+    printed = readme.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "recipe.yaml").write_text(printed.replace("Qwen/Qwen3-0.6B", "pocket"), encoding="utf-8")
+    write_jsonl(tmp_path / "questions.jsonl", sums(3))
+    write_jsonl(tmp_path / "held_out.jsonl", sums(2, start=50))
+    told = CliRunner().invoke(app, ["check", str(tmp_path / "recipe.yaml")])
+    assert told.exit_code == 0, told.output
