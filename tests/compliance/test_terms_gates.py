@@ -62,7 +62,9 @@ def test_unknown_blocks_and_names_the_line_that_resolves_it():
 
 
 def test_a_permit_passes():
-    enforce(decide(recipe(POCKET), today=TODAY))
+    decided = decide(recipe(POCKET), today=TODAY)
+    assert decided.verdict == "permit"
+    enforce(decided)
 
 
 def test_an_acknowledgment_in_the_recipe_opens_the_gate_in_research(tmp_path):
