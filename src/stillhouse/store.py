@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stillhouse.errors import RecipeError, RunFailed
+from stillhouse.files import replacing
 from stillhouse.lines import KINDS, dump_line, from_row, names_of, read_record, read_row, record_line, to_row
 from stillhouse.records import Lost, Record
 
@@ -171,12 +172,10 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Replaces a JSON file in one move, so that a reader or a kill never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False, default=str)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

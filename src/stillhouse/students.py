@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
+from stillhouse.files import replacing
 from stillhouse.lines import dump_line
 from stillhouse.phases import OBJECTIVES, Parts, asked_in, reward_models
 from stillhouse.progress import Progress
@@ -201,9 +202,8 @@ class Students:
         if path.is_file():
             lines = path.read_bytes().splitlines(keepends=True)
             kept = b"".join(line for line in lines if not mark.items() <= json.loads(line).items())
-        part = path.with_name("metrics.jsonl.part")
-        part.write_bytes(kept + b"".join(dump_line({**mark, **row}) for row in rows))
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(kept + b"".join(dump_line({**mark, **row}) for row in rows))
 
 
 def choose_final(

@@ -13,9 +13,9 @@ from stillhouse.books import audit
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused
+from stillhouse.files import write_durably
 from stillhouse.records import Act, Example, Lost, Origin, Seed, Trajectory, content_id, user
 from stillhouse.teachers.asking import jobs
-from stillhouse.teachers.asking.files import write_durably
 from stillhouse.teachers.base import Failure, Request
 from stillhouse.testing.provider import FakeProvider
 

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stillhouse.files import replacing
 from stillhouse.reporting.reading import RunFacts
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def write(path: Path, text: str) -> Path:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from stillhouse.compliance.watch import screening_lines
+from stillhouse.files import replacing
 from stillhouse.papers import BOM, SUMMARY
 from stillhouse.reporting import plots, tables
 from stillhouse.reporting.model_card import says
@@ -314,7 +315,6 @@ def _answers(each: Answered, labels: Mapping[str, tuple[str, str]]) -> Iterator[
 def write_page(facts: RunFacts) -> Path:
     """Writes `report.html` in one move, so that a reader never sees half of it."""
     path = facts.path / "report.html"
-    part = path.with_name("report.html.part")
-    part.write_text(render_report(facts), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(render_report(facts), encoding="utf-8")
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillhouse.errors import RecipeError, RunFailed
+from stillhouse.files import replacing
 from stillhouse.records import Prompt, content_id
 from stillhouse.render import addressable, end_ids, fingerprint
 
@@ -44,7 +45,8 @@ class Contract:
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(folder / FILE) as part:
+            part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Contract":

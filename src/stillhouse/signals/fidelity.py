@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillhouse.files import replacing
 from stillhouse.render import Rendered, addressable
 from stillhouse.signals.beliefs import Head
 from stillhouse.signals.codecs import Draws, Kept
@@ -69,6 +70,5 @@ def note_fidelity(folder: Path, keys: Sequence[str], rows: Sequence[Rendered], m
         told["tokens_kept"] = round(float(read.counts_N.mean()), 2)
     if isinstance(read, Kept):
         told["mass_kept"] = round(float(np.exp(read.logprobs_n).sum() / len(read.counts_N)), 5)
-    part = folder / f"{FIDELITY}.part"
-    part.write_text(json.dumps(told), encoding="utf-8")
-    part.replace(folder / FIDELITY)
+    with replacing(folder / FIDELITY) as part:
+        part.write_text(json.dumps(told), encoding="utf-8")

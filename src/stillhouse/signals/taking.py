@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillhouse.errors import RecipeError
+from stillhouse.files import replacing
 from stillhouse.signals.codecs import Draws, Kept
 
 if TYPE_CHECKING:
@@ -86,6 +87,5 @@ def save_head(folder: Path, head: dict[str, torch.Tensor], scale: float) -> None
     from stillhouse.signals.store import HEAD
 
     if not (folder / HEAD).is_file():
-        part = folder / f"{HEAD}.part"
-        save_file({**head, "scale": torch.tensor(scale)}, part)
-        part.replace(folder / HEAD)
+        with replacing(folder / HEAD) as part:
+            save_file({**head, "scale": torch.tensor(scale)}, part)

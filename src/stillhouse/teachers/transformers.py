@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillhouse.errors import RecipeError, TeacherError
+from stillhouse.files import replacing
 from stillhouse.quiet import quiet
 from stillhouse.records import Prompt
 from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, reading_of
@@ -271,10 +273,7 @@ def _file_hashes(files: list[Path]) -> list[str]:
 
 def _remember(memory: Path, known: dict[str, str]) -> None:
     """A lost memory costs time, not answers: where it cannot be written, the files are read again next time."""
-    part = memory.with_name(f".{memory.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(known), encoding="utf-8")
-        part.replace(memory)
-    except OSError:
-        part.unlink(missing_ok=True)
+        with replacing(memory) as part:
+            part.write_text(json.dumps(known), encoding="utf-8")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RunFailed
-from stillhouse.teachers.asking.files import write_durably
+from stillhouse.files import write_durably
 from stillhouse.teachers.asking.rebuild import rebuild
 from stillhouse.teachers.asking.schema import prepare, refuse_network_disk
 from stillhouse.teachers.base import Answer

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stillhouse.files import write_durably
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
-from stillhouse.teachers.asking.files import write_durably
 from stillhouse.teachers.asking.leases import BATCHED, Lease, alive, release, take
 from stillhouse.teachers.asking.wire import Submission
 from stillhouse.teachers.base import Identity, Request, Sampling

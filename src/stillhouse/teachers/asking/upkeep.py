@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import RecipeError
+from stillhouse.files import write_durably
 from stillhouse.teachers.asking.answers import AnswerStore
 from stillhouse.teachers.asking.books import audit
-from stillhouse.teachers.asking.files import write_durably
 from stillhouse.teachers.asking.leases import settle_dead
 
 __all__ = ["collect_garbage", "export_rows", "merge", "verify"]
