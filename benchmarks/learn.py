@@ -113,8 +113,9 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 def judged(each: Expectation, table: Table) -> dict[str, Any]:
     """The difference arm - control, and whether it is as was expected: clear of nought, on the right side."""
     interval = paired(*(table[each.task, arm, each.metric] for arm in (each.arm, each.control)))
-    if each.better == "near":
-        return {**_told(each, interval), "holds": interval.low > -NEAR and interval.high < NEAR}
+    if each.better in ("near", "apart"):
+        near = interval.low > -NEAR and interval.high < NEAR
+        return {**_told(each, interval), "holds": near == (each.better == "near")}
     lower_is_better = each.metric not in ("agreements", "score", "distinct")
     better = interval.high < 0 if (lower_is_better or each.better == "lower") else interval.low > 0
     return {**_told(each, interval), "holds": better != (each.better == "not")}

@@ -19,7 +19,8 @@ class Expectation:
     control: str
     metric: str
     task: str = "held_out"
-    # `lower` or `higher`; `not`: a negative control, which must not be better; `near`: the interval lies within +-0.05
+    # `lower` or `higher`; `not`: a negative control, which must not be better; `near`: the interval lies within +-0.05;
+    # `apart`: it does not, the control of such a test
     better: str = "lower"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.parts import (
+    CONTROLS,
     OWN,
     Expectation,
     Experiment,
@@ -15,6 +16,7 @@ from benchmarks.learning.parts import (
     recipe,
     stories,
     stories260k,
+    teacher,
 )
 
 KINDS = {
@@ -28,6 +30,7 @@ KINDS = {
 def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experiment:
     learned, held_out = stories(data, folder)
     tokenizer = data / "stories260K" / "hf"
+    nobody = llama(folder / "nobody", tokenizer, seed=999, width=64, layers=5)
     steps = args(int(300 * scale))
 
     def one(on: str, **entry: Any) -> dict[str, Any]:
@@ -37,16 +40,19 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
         return recipe(
             "signals",
             seed,
-            teachers={"stories": stories260k(data)},
+            teachers={"stories": stories260k(data), "nobody": teacher(nobody)},
             knowledge={
                 "stories": branch(learned),
                 **{name: branch(learned, elicit=[{"teacher": "stories", **how}]) for name, how in KINDS.items()},
+                "random_top_64": branch(learned, elicit=[{"teacher": "nobody", **KINDS["top_64"]}]),
             },
             student={"model": str(llama(folder / f"student-{seed}", tokenizer, seed=seed)), "terms": OWN},
             arms={
                 "text": phase([{"do": "supervised.cross_entropy", "on": "stories"}], steps),
                 "beside": one("stories", teacher="stories"),
                 **{name: one(name) for name in KINDS},
+                "random_top_64": one("random_top_64"),
+                "shifted": phase([{"do": f"{CONTROLS}:shifted", "on": "stories", "teacher": "stories"}], steps),
             },
             evaluate=[reads(held_out, "stories")],
         )
@@ -57,8 +63,12 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
         [
             *(Expectation(name, "text", "kl_from_teacher") for name in KINDS),
             *(
-                Expectation(name, "beside", "kl_from_teacher", better="near")
+                Expectation(name, "beside", metric, better="near")
                 for name in ("top_64", "sampled_50", "hidden_states")
+                for metric in ("kl_from_teacher", "nll")
             ),
+            # what is not the same must be found not to be
+            *(Expectation("text", "beside", metric, better="apart") for metric in ("kl_from_teacher", "nll")),
+            *(Expectation(arm, "text", "kl_from_teacher", better="not") for arm in ("random_top_64", "shifted")),
         ],
     )

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stillhouse.records import Example, content_id
 from stillhouse.train.batch import Item, rendered
 from stillhouse.train.forward import packs_sequences, show
 from stillhouse.train.packing import pack, stored_beliefs
@@ -138,3 +139,14 @@ def test_equal_records_are_two_and_order_depends_on_seed_and_content_alone(stude
     assert [branch.keys[i] for i in first] == [shuffled.keys[i] for i in second]
     assert list(branch.order(3, 2)) != list(first)
     assert list(branch.order(4, 1)) != list(first)
+
+
+def test_one_text_in_several_forms_comes_in_one_order(student, teacher, tools):
+    texts = [Example(content_id(text), (), text) for text in ("one hat", "two hats", "three hats", "no hat", "my hat")]
+    believed = [tools.believe(text, teacher, k=3) for text in texts]
+    stored = [text.signalled("a store", text.id, teacher="somebody") for text in reversed(texts)]
+    orders = []
+    for records in (texts, believed, stored):
+        branch = rendered("x", records, student.tokenizer, max_length=None)
+        orders.append([branch.record(int(place)).response for place in branch.order(3, 1)])
+    assert orders[0] == orders[1] == orders[2] != [text.response for text in texts]

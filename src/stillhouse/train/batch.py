@@ -252,8 +252,7 @@ def rendered(
         if max_length is not None and size > max_length:
             lost.append(Lost(record.id, "too_long", detail=f"{size} tokens, {max_length} fit"))
             continue
-        # by the prompt: branches that answer the same prompts in different ways come in the same order, so arms are paired
-        asked = content_id(record.prompt) if record.prompt else record.id
+        asked = _asked(record)
         seen[asked] = seen.get(asked, -1) + 1
         chunks += [np.asarray(ids, np.int32) for ids, _ in sequences]
         starts += [start for _, start in sequences]
@@ -270,6 +269,16 @@ def rendered(
         name, records, np.concatenate(chunks), ends, np.array(starts), np.array(first), np.array(kept), keys,
         tuple(sorted(kinds)), weights, lost,
     )  # fmt: skip
+
+
+def _asked(record: Record) -> str:
+    """What places a record in the order: branches that answer one prompt in different ways, or hold one text in different
+    forms (plain, with beliefs stored this way or that), come in the same order, so that arms are paired.
+    """
+    if record.prompt:
+        return content_id(record.prompt)
+    text = getattr(record, "response", None)
+    return record.id if text is None else content_id(text)
 
 
 def _sequences(
