@@ -37,7 +37,7 @@ def test_a_shared_run_of_words_is_found_however_it_is_written(held_out: Path) ->
 def test_the_items_that_overlap_are_known(held_out: Path) -> None:
     index = Overlaps.read([str(held_out)], ["question"], 10)
     assert [index.items[i] for i in index.of("Who wrote the tragedy Hamlet?")] == [("quiz", 2)]
-    assert index.of("") == []
+    assert index.of("") == ()
 
 
 def test_broken_files_and_short_runs_are_refused(tmp_path: Path, held_out: Path) -> None:
@@ -61,7 +61,7 @@ def test_many_texts_at_once_are_found_as_one_by_one(held_out: Path) -> None:
         f"first {QUESTION} last",
         "a b c d e f g h i j k l",
     ]
-    assert index.of_many(texts) == [index.of(text) for text in texts] == [[0], [], [1], [], [0], []]
+    assert index.of_many(texts) == [index.of(text) for text in texts] == [(0,), (), (1,), (), (0,), ()]
     assert index.of_many([]) == []
 
 

@@ -12,7 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Seed, user
 from stillhouse.selection.dedup import conflicting, exact, minhash, rouge, semantic
-from stillhouse.selection.minhash import Index, Shingler, bands, jaccard
+from stillhouse.selection.hashing import words_of
+from stillhouse.selection.minhash import Index, Shingles, bands, jaccard, shingled
 from stillhouse.selection.tokens import _WORD, words
 
 DATA = os.environ.get("STILLHOUSE_TEST_DATA")
@@ -92,18 +93,36 @@ def test_minhash_finds_planted_near_duplicates_and_drops_nothing_else() -> None:
     assert len(dropped) / len(planted) >= 0.98
 
 
-def shingles(*documents: list[str]) -> list[np.ndarray]:
-    shingler = Shingler(3)
-    for tokens in documents:
-        shingler.read(tokens)
-    return shingler.take()
-
-
 def test_minhash_agrees_with_the_definition_of_jaccard() -> None:
-    a, b = (set(each.tolist()) for each in shingles(["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e", "g"]))
+    pair = shingled(["a b c d e f", "a b c d e g"], 3)
+    a, b = set(pair[0].tolist()), set(pair[1].tolist())
     assert (len(a), len(b)) == (4, 4)
     assert jaccard(a, b) == pytest.approx(3 / 5)
-    assert [len(each) for each in shingles(["one", "two"], [], ["one"])] == [1, 0, 1]
+    short: Shingles = shingled(["one two", "", "one", "one two three"], 3)
+    assert [len(short[document]) for document in range(4)] == [1, 0, 1, 1]
+
+
+@given(st.lists(st.text(st.sampled_from("abXY 9._\n\0é中ß\u0301\ud800"), max_size=40), max_size=6), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_shingles_are_the_runs_of_words_whatever_stands_around_them(texts: list[str], size: int) -> None:
+    """One number for each run of words, the same for equal runs and another for others; texts do not run into each other."""
+    found, numbers = shingled(texts, size), dict[tuple[str, ...], int]()
+    for document, text in enumerate(texts):
+        tokens = words(text)
+        runs = [tuple(tokens[at : at + size]) for at in range(max(len(tokens) - size + 1, min(len(tokens), 1)))]
+        assert len(found[document]) == len(runs)
+        for run, number in zip(runs, found[document].tolist(), strict=True):
+            assert numbers.setdefault(run, number) == number
+    assert len(set(numbers.values())) == len(numbers)
+
+
+def test_long_words_are_told_apart_to_their_last_letter() -> None:
+    stems = ["a" * length for length in (7, 8, 9, 16, 17, 63, 64, 65, 200)]
+    texts = [*stems, *[stem[:-1] + "b" for stem in stems], *[f"b{stem[1:]}" for stem in stems]]
+    numbers, lengths = words_of(texts)
+    assert lengths.tolist() == [1] * len(texts)
+    assert len(set(numbers.tolist())) == len(texts)
+    assert words_of([" ".join(texts)])[0].tolist() == numbers.tolist()
 
 
 def test_bands_reach_the_recall_they_promise() -> None:
@@ -115,18 +134,20 @@ def test_bands_reach_the_recall_they_promise() -> None:
 
 def test_minhash_index_merges_runs_without_losing_a_key() -> None:
     index, rng = Index(), np.random.default_rng(0)
-    keys_NB = rng.integers(0, 2**63, size=(30_000, 8), dtype=np.uint64)
+    keys_NB = rng.permutation(240_000).astype(np.uint64).reshape(30_000, 8) << np.uint64(40)
     for start in range(0, 30_000, 500):
-        part = keys_NB[start : start + 500]
-        index.add(part.ravel(), np.repeat(np.arange(start, start + 500), 8))
-    assert (index.owners(keys_NB) == np.arange(30_000)[:, None]).all()
-    assert (index.owners(rng.integers(0, 2**63, size=(4, 8), dtype=np.uint64)) == -1).all()
+        part, owners = keys_NB[start : start + 500].ravel(), np.repeat(np.arange(start, start + 500), 8)
+        order = np.argsort(part)
+        index.add(part[order], owners[order])
+    order = np.argsort(keys_NB.ravel())
+    assert (index.owners(keys_NB.ravel()[order]) == np.repeat(np.arange(30_000), 8)[order]).all()
+    assert (index.owners(np.arange(240_000, 240_004, dtype=np.uint64) << np.uint64(40)) == -1).all()
 
 
-@pytest.mark.parametrize("at_once", [1, 40, 1 << 16])
+@pytest.mark.parametrize("at_once", [1, 200, 1 << 19])
 def test_minhash_drops_the_same_however_the_stream_is_cut(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of a group is kept, wherever in a batch or across batches its copies stand."""
-    monkeypatch.setattr("stillhouse.selection.dedup._WORDS_AT_ONCE", at_once)
+    monkeypatch.setattr("stillhouse.selection.dedup._CHARACTERS_AT_ONCE", at_once)
     rng = random.Random(3)
     texts = [" ".join(rng.choices([f"w{i}" for i in range(500)], k=30)) for _ in range(20)]
     stream = [texts[i] for i in rng.choices(range(20), k=200)] + ["", "!!"]

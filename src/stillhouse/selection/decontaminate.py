@@ -1,26 +1,25 @@
 """Decontamination: nothing that is evaluated on may be trained on."""
 
 import gzip
-import json
 import random
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
 from stillhouse.errors import RecipeError
+from stillhouse.lines import read_row
 from stillhouse.records import Example, Record, user
 from stillhouse.selection import embedding
+from stillhouse.selection.hashing import Runs, words_of
 from stillhouse.selection.texts import Side, text_of
 from stillhouse.selection.tokens import words
 
 __all__ = ["ngrams", "semantic"]
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FEWEST = 5  # words of a text that counts as one run
+_ROOM = 8  # marks for each hash: a run that is in no item is taken for one that may be about once in eight times
 
 
 def ngrams(
@@ -47,14 +46,14 @@ def ngrams(
 class Overlaps:
     """Sorted hashes of all runs of all items, each beside its owner; `items[owner]` is (file name, row number).
 
-    `numbers` holds the words of the items, counted from 1: a run of a text that has any other word is in no item.
+    `seen` marks the leading bits of the hashes: most runs of a text are in no item, and one look tells so.
     """
 
     n: int
     hashes: np.ndarray
     owners: np.ndarray
     items: list[tuple[str, int]]
-    numbers: dict[str, int]
+    seen: np.ndarray
 
     @staticmethod
     def read(paths: Sequence[str], fields: Sequence[str], n: int) -> "Overlaps":
@@ -76,44 +75,47 @@ class Overlaps:
     def of_texts(texts: Iterable[tuple[str, int, str]], n: int) -> "Overlaps":
         """Of (name, number, text); several texts of one item lie beside each other."""
         items: list[tuple[str, int]] = []
-        owner: list[int] = []
-        documents: list[list[str]] = []
-        numbers: dict[str, int] = {}
-        for name, number, text in texts:
-            tokens = words(text)
-            if len(tokens) < _FEWEST:
-                continue
-            if not items or items[-1] != (name, number):
-                items.append((name, number))
-            owner.append(len(items) - 1)
-            documents.append(tokens)
-            for token in tokens:
-                numbers.setdefault(token, len(numbers) + 1)
-        hashes, of_text = runs(documents, numbers, n)
-        owned = np.array(owner, dtype=np.uint32)[of_text]
-        order = np.lexsort((owned, hashes))
-        hashes, owned = hashes[order], owned[order]
-        again = np.zeros(len(hashes), dtype=bool)
-        again[1:] = (hashes[1:] == hashes[:-1]) & (owned[1:] == owned[:-1])
-        return Overlaps(n, hashes[~again], owned[~again], items, numbers)
+        hashes, owners = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.uint32)]
+        for chunk in embedding.chunks(texts):
+            owner = []
+            for name, number, _ in chunk:
+                if not items or items[-1] != (name, number):
+                    items.append((name, number))
+                owner.append(len(items) - 1)
+            of_chunk, of_text = runs([text for _, _, text in chunk], n)
+            hashes.append(of_chunk)
+            owners.append(np.array(owner, dtype=np.uint32)[of_text])
+        flat, owned = np.concatenate(hashes), np.concatenate(owners)
+        order = np.lexsort((owned, flat))
+        flat, owned = flat[order], owned[order]
+        again = np.zeros(len(flat), dtype=bool)
+        again[1:] = (flat[1:] == flat[:-1]) & (owned[1:] == owned[:-1])
+        seen = np.zeros(1 << max(int(len(flat) * _ROOM).bit_length(), 1), dtype=bool)
+        seen[_leading(flat, seen)] = True
+        return Overlaps(n, flat[~again], owned[~again], items, seen)
 
-    def of(self, text: str) -> list[int]:
+    def of(self, text: str) -> tuple[int, ...]:
         """Positions in `items` of the evaluation items that a text shares a run with."""
         return self.of_many([text])[0]
 
-    def of_many(self, texts: Sequence[str]) -> list[list[int]]:
+    def of_many(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The same for many texts, looked up at once."""
-        found: list[list[int]] = [[] for _ in texts]
-        flat, of_text = runs(map(words, texts), self.numbers, self.n)
-        if not len(self.hashes) or not len(flat):
+        found: list[tuple[int, ...]] = [()] * len(texts)
+        flat, of_text = runs(texts, self.n)
+        likely = np.flatnonzero(self.seen[_leading(flat, self.seen)])
+        if not len(likely):
             return found
+        flat, of_text = flat[likely], of_text[likely]
         at = np.searchsorted(self.hashes, flat)
         at[at == len(self.hashes)] = 0
         hits = np.flatnonzero(self.hashes[at] == flat)
         ends_at = np.searchsorted(self.hashes, flat[hits], side="right")  # one run may stand in several items
+        owners: dict[int, set[int]] = {}
         for text, first, end in zip(of_text[hits].tolist(), at[hits].tolist(), ends_at.tolist(), strict=True):
-            found[text].extend(self.owners[first:end].tolist())
-        return [sorted(set(each)) if each else each for each in found]
+            owners.setdefault(text, set()).update(self.owners[first:end].tolist())
+        for text, those in owners.items():
+            found[text] = tuple(sorted(those))
+        return found
 
     def share(self, texts: Iterable[str]) -> float:
         """The share of texts that hit anything: on texts that cannot be contaminated, the false-positive rate."""
@@ -121,40 +123,23 @@ class Overlaps:
         return sum(hits) / len(hits) if hits else 0.0
 
 
-def runs(documents: Iterable[Sequence[str]], numbers: Mapping[str, int], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """64-bit hashes of the runs of n numbered words, and in which document each stands.
+def _leading(hashes: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """The place of each hash among marks, whose number is a power of two."""
+    return (hashes >> np.uint64(65 - len(marked).bit_length())).astype(np.int64)
 
-    A document of 5 to n - 1 words is one run. A run with a word that has no number is left out.
-    """
-    numbered, lengths = array("Q"), list[int]()
-    for tokens in documents:
-        numbered.extend(map(numbers.get, tokens, repeat(0)))
-        lengths.append(len(tokens))
-    flat_W, lengths_D = np.frombuffer(numbered, dtype=np.uint64), np.array(lengths, dtype=np.int64)
-    of_document_W = np.repeat(np.arange(len(lengths)), lengths_D)
+
+def runs(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """64-bit hashes of the runs of n words, and in which text each stands. A text of 5 to n - 1 words is one run."""
+    words_W, lengths_D = words_of(texts)
+    numbers, of_text_W = Runs(words_W), np.repeat(np.arange(len(texts)), lengths_D)
     starts_D = np.cumsum(lengths_D) - lengths_D
-    unknown_W = np.zeros(len(flat_W) + 1, dtype=np.int64)  # how many words without a number stand before
-    np.cumsum(flat_W == 0, out=unknown_W[1:])
-    found = []
-    for length in range(_FEWEST, n + 1):
-        if length < n:
-            starts = starts_D[lengths_D == length]
-        else:
-            last_W = np.arange(max(len(flat_W) - n + 1, 0))
-            starts = last_W[of_document_W[: len(last_W)] == of_document_W[n - 1 :][: len(last_W)]]
-        starts = starts[unknown_W[starts + length] == unknown_W[starts]]
-        found.append((_mixed(flat_W, starts, length), of_document_W[starts]))
-    hashes, of_document = (np.concatenate(each) for each in zip(*found, strict=True))
-    return hashes, of_document
-
-
-def _mixed(numbers_W: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    mixed = np.zeros(len(starts), dtype=np.uint64)
-    for offset in range(length):
-        mixed ^= numbers_W[starts + offset]
-        mixed *= _MULTIPLIER
-        mixed ^= mixed >> np.uint64(32)
-    return mixed
+    starts = np.flatnonzero(of_text_W[n - 1 :] == of_text_W[: max(len(of_text_W) - n + 1, 0)])
+    hashes, owners = [numbers.at(starts, n)], [of_text_W[starts]]
+    for length in range(_FEWEST, n):
+        short = np.flatnonzero(lengths_D == length)
+        hashes.append(numbers.at(starts_D[short], length))
+        owners.append(short)
+    return np.concatenate(hashes), np.concatenate(owners)
 
 
 def chance(records: Sequence[Record], count: int = 1000, seed: int = 0) -> list[Example]:
@@ -182,7 +167,7 @@ def texts_of(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = read_row(line)
             except ValueError:
                 raise RecipeError(f"{path}, line {number}: not JSON") from None
             for field in fields:

@@ -8,12 +8,12 @@ import numpy as np
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Record
 from stillhouse.selection import embedding
-from stillhouse.selection.minhash import NearDuplicates, Shingler
+from stillhouse.selection.minhash import NearDuplicates, shingled
 from stillhouse.selection.novelty import Pool
 from stillhouse.selection.texts import Side, replayed, text_of
 from stillhouse.selection.tokens import words
 
-_WORDS_AT_ONCE = 1 << 17
+_CHARACTERS_AT_ONCE, _TEXTS_AT_ONCE = 1 << 19, 1 << 14
 
 __all__ = ["conflicting", "exact", "minhash", "rouge", "semantic"]
 
@@ -86,24 +86,28 @@ def minhash(
     """Drops a record whose word shingles have a Jaccard similarity of at least `threshold` with one kept before.
 
     Candidates come from MinHash bands chosen to find 99 % of pairs at the threshold; each is verified with the true
-    Jaccard of its `shingle`-word runs, so nothing below the threshold is ever dropped. Memory per kept record: 12
+    Jaccard of its `shingle`-word runs, so nothing below the threshold is ever dropped. Memory per kept record: 8
     bytes per distinct band key and 4 per shingle. Reason: "near_duplicate". Source: R60.
     """
     _between_0_and_1(threshold, "dedup.minhash")
-    shingler, resembles = Shingler(shingle), NearDuplicates(threshold, permutations, seed)
+    resembles = NearDuplicates(threshold, permutations, seed)
 
-    def judged(batch: list[Record]) -> Iterator[tuple[Record, str | None]]:
-        for record, near in zip(batch, resembles(shingler.take()), strict=True):
+    def judged(batch: list[Record], texts: list[str]) -> Iterator[tuple[Record, str | None]]:
+        for record, near in zip(batch, resembles(shingled(texts, shingle)).tolist(), strict=True):
             yield record, "near_duplicate" if near else None
 
     batch: list[Record] = []  # so many at a time that they are looked up at once and held in some megabytes
+    texts: list[str] = []
+    held = 0
     for record in records:
+        text = text_of(record, on)
         batch.append(record)
-        shingler.read(words(text_of(record, on)))
-        if len(shingler) >= _WORDS_AT_ONCE:
-            yield from judged(batch)
-            batch = []
-    yield from judged(batch)
+        texts.append(text)
+        held += len(text) + 1
+        if held >= _CHARACTERS_AT_ONCE or len(batch) >= _TEXTS_AT_ONCE:
+            yield from judged(batch, texts)
+            batch, texts, held = [], [], 0
+    yield from judged(batch, texts)
 
 
 def semantic(

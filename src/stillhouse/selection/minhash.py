@@ -1,69 +1,58 @@
 """MinHash in batches, with an index that stays small: sorted arrays of band keys, merged as they grow.
 
-Legend: N documents, S shingles of a document, P permutations, B bands, R rows of a band.
+Legend: D documents, S shingles of all documents, P permutations, B bands, R rows of a band, K keys.
 """
 
-import zlib
 from array import array
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from stillhouse.selection.hashing import Runs, words_of
+
 __all__: list[str] = []
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_SHINGLES_AT_ONCE = 1 << 11  # a megabyte of hashes at 128 permutations
-_WORDS_KNOWN = 1 << 20
+_DOCUMENT = np.uint64(28)  # bits of an entry of the index that name the document; the other 36 are the key
+_OF_DOCUMENT = (np.uint64(1) << _DOCUMENT) - np.uint64(1)
 
 
-class Shingler:
-    """The shingles of many documents in one pass, repetitions left in: read each, then take what was read."""
+@dataclass(frozen=True, slots=True)
+class Shingles:
+    """The shingles of documents one after the other, repetitions left in, and where each document's end."""
 
-    def __init__(self, size: int) -> None:
-        # a word is known by its number, counted as it first comes: no Python is run for a word that came before
-        self._size, self._known = size, defaultdict[str, int](count().__next__)
-        self._words, self._lengths = array("Q"), list[int]()
+    flat_S: np.ndarray
+    ends_D: np.ndarray
 
     def __len__(self) -> int:
-        """How many words were read and not taken."""
-        return len(self._words)
+        return len(self.ends_D)
 
-    def read(self, tokens: Sequence[str]) -> None:
-        known = self._known
-        if len(known) < _WORDS_KNOWN:
-            self._words.extend(map(known.__getitem__, tokens))
-        else:  # a vocabulary has no end: what comes late is hashed each time
-            self._words.extend([known[token] if token in known else _hashed(token) for token in tokens])
-        self._lengths.append(len(tokens))
+    def __getitem__(self, document: int) -> np.ndarray:
+        return self.flat_S[self.ends_D[document - 1] if document else 0 : self.ends_D[document]]
 
-    def take(self) -> list[np.ndarray]:
-        """The shingles of the documents read since the last time, in their order."""
-        size, flat = self._size, np.frombuffer(self._words, dtype=np.uint64)
-        mixed = _mixed(flat, size)
-        found, start = [], 0
-        for length in self._lengths:
-            if length >= size or not length:
-                found.append(mixed[start : start + max(length - size + 1, 0)])
-            else:
-                found.append(_mixed(flat[start : start + length], length))
-            start += length
-        self._words, self._lengths = array("Q"), []
-        return found
+    @property
+    def counts(self) -> np.ndarray:
+        return np.diff(self.ends_D, prepend=0)
+
+    def of(self, chosen_D: np.ndarray) -> "Shingles":
+        """Those of the documents that are marked."""
+        counts = self.counts
+        return Shingles(self.flat_S[np.repeat(chosen_D, counts)], np.cumsum(counts[chosen_D]))
 
 
-def _hashed(token: str) -> int:
-    return zlib.crc32(token.encode("utf-8", "surrogatepass")) | 1 << 32
-
-
-def _mixed(hashes: np.ndarray, size: int) -> np.ndarray:
-    """One hash for each run of `size`, at the place of its first word."""
-    mixed = np.zeros(max(len(hashes) - size + 1, 0), dtype=np.uint64)
-    for offset in range(size):
-        mixed = (mixed ^ hashes[offset : offset + len(mixed)]) * _MIX
-        mixed ^= mixed >> np.uint64(29)
-    return (mixed >> np.uint64(32)).astype(np.uint32)
+def shingled(texts: Sequence[str], size: int) -> Shingles:
+    """32-bit numbers of the runs of `size` words; a text with fewer words is one run."""
+    words_W, lengths_D = words_of(texts)
+    starts_D, counts_D = np.cumsum(lengths_D) - lengths_D, np.where(lengths_D, np.maximum(lengths_D - size + 1, 1), 0)
+    ends_D, runs = np.cumsum(counts_D), Runs(words_W)
+    numbers_S = np.empty(int(counts_D.sum()), dtype=np.uint64)
+    words_S = np.arange(len(numbers_S)) + np.repeat(starts_D - ends_D + counts_D, counts_D)
+    whole_S = np.repeat(lengths_D >= size, counts_D)
+    numbers_S[whole_S] = runs.at(words_S[whole_S], size)
+    for length in range(1, size):
+        short = np.flatnonzero(lengths_D == length)
+        numbers_S[ends_D[short] - 1] = runs.at(starts_D[short], length)
+    return Shingles((numbers_S >> np.uint64(32)).astype(np.uint32), ends_D)
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
@@ -82,85 +71,62 @@ def bands(threshold: float, permutations: int, recall: float = 0.99) -> tuple[in
 
 
 class Signer:
-    """Band keys of documents: linear hashes modulo 2^32, the minimum over shingles, mixed per band to 64 bits."""
+    """Band keys of documents: multiples modulo 2^32, the minimum over shingles, mixed per band."""
 
     def __init__(self, threshold: float, permutations: int, seed: int) -> None:
         self.B, self.R = bands(threshold, permutations)
         rng = np.random.default_rng(seed)
-        # 32 bits: processors multiply eight of these at once and no 64-bit ones
+        # 32 bits: processors multiply eight of these at once and no 64-bit ones. The shingles are hashes: adding to them
+        # what a linear hash adds would change nothing
         self._multiplier_P = rng.integers(0, 2**31, size=self.B * self.R, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-        self._shift_P = rng.integers(0, 2**32, size=self.B * self.R, dtype=np.uint32)
+        self._multiplier_R = rng.integers(0, 2**63, size=self.R, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         self._salt_B = rng.integers(0, 2**63, size=self.B, dtype=np.uint64)
 
-    def keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
-        """The band keys of documents that have shingles, one row each."""
-        parts = [self._keys(part) for part in _by_size(documents)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _keys(self, documents: Sequence[np.ndarray]) -> np.ndarray:
-        starts = np.zeros(len(documents), dtype=np.int64)
-        np.cumsum([len(shingles_S) for shingles_S in documents[:-1]], out=starts[1:])
-        hashed_SP = np.multiply.outer(np.concatenate(documents), self._multiplier_P)
-        hashed_SP += self._shift_P
-        minimum_NP = np.minimum.reduceat(hashed_SP, starts, axis=0).astype(np.uint64)
-        minimum_NBR = minimum_NP.reshape(len(documents), self.B, self.R)
-        keys_NB = np.broadcast_to(self._salt_B, (len(documents), self.B))
-        for row in range(self.R):
-            keys_NB = (keys_NB ^ minimum_NBR[:, :, row]) * _MIX
-            keys_NB = keys_NB ^ (keys_NB >> np.uint64(31))
-        return keys_NB
-
-
-def _by_size(documents: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
-    """Documents in parts whose hashes fit a processor's cache."""
-    start = held = 0
-    for end, shingles_S in enumerate(documents):
-        held += len(shingles_S)
-        if held > _SHINGLES_AT_ONCE and end > start:
-            yield documents[start:end]
-            start, held = end, len(shingles_S)
-    yield documents[start:]
+    def keys(self, shingles: Shingles) -> np.ndarray:
+        """The band keys [B, D] of documents that have shingles, in the upper 36 bits."""
+        keys_BD = np.repeat(self._salt_B[:, None], len(shingles), axis=1)
+        hashed_S, starts_D = np.empty_like(shingles.flat_S), shingles.ends_D - shingles.counts
+        minimum_D = np.empty(len(shingles), dtype=np.uint32)
+        for band, keys_D in enumerate(
+            keys_BD
+        ):  # one permutation after the other: all of it stays in a processor's cache
+            for row in range(self.R):
+                np.multiply(shingles.flat_S, self._multiplier_P[band * self.R + row], out=hashed_S)
+                np.minimum.reduceat(hashed_S, starts_D, out=minimum_D)
+                keys_D += minimum_D * self._multiplier_R[row]
+        return keys_BD & ~_OF_DOCUMENT
 
 
 class Index:
-    """Which document first had a band key. Memory: 12 bytes per distinct key, in sorted runs that merge as they grow."""
+    """Which document first had a band key. Memory: 8 bytes per distinct key, in sorted runs that merge as they grow."""
 
     def __init__(self) -> None:
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._runs: list[np.ndarray] = []
 
-    def owners(self, keys_NB: np.ndarray) -> np.ndarray:
-        """The document of each key, -1 where it is new; keys of any shape."""
-        return self.looked_up(keys_NB)[0]
-
-    def looked_up(self, keys_NB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The document of each key, -1 where it is new, and which keys stand in the array more than once."""
-        flat = keys_NB.ravel()
-        order = np.argsort(flat)
-        wanted, found = flat[order], np.full(len(flat), -1, dtype=np.int64)
-        equal = wanted[1:] == wanted[:-1]
-        twice = np.zeros(len(flat), dtype=bool)
-        twice[order[1:][equal]] = True
-        twice[order[:-1][equal]] = True
-        for keys, documents in self._runs:
-            at = np.searchsorted(keys, wanted)
-            at[at == len(keys)] = 0
-            hit = np.flatnonzero((keys[at] == wanted) & (found < 0))
-            found[hit] = documents[at[hit]]
-        out = np.empty_like(found)
-        out[order] = found
-        return out.reshape(keys_NB.shape), twice.reshape(keys_NB.shape)
+    def owners(self, keys: np.ndarray) -> np.ndarray:
+        """The document of each of the keys, which are sorted; -1 where one is new."""
+        found = np.full(len(keys), -1, dtype=np.int64)
+        for run in self._runs:
+            at = np.searchsorted(run, keys)
+            at[at == len(run)] = 0
+            entries = run[at]
+            hit = np.flatnonzero(((entries ^ keys) <= _OF_DOCUMENT) & (found < 0))
+            found[hit] = (entries[hit] & _OF_DOCUMENT).astype(np.int64)
+        return found
 
     def add(self, keys: np.ndarray, documents: np.ndarray) -> None:
-        """Keys that it does not hold yet, in the order of their documents; of equal ones the first counts."""
-        keys, first = np.unique(keys, return_index=True)
-        documents = documents[first].astype(np.uint32)
-        while self._runs and len(self._runs[-1][0]) <= 4 * len(keys):
-            older_keys, older_documents = self._runs.pop()
-            keys, documents = np.concatenate([older_keys, keys]), np.concatenate([older_documents, documents])
-            order = np.argsort(keys, kind="stable")  # two sorted halves: a merge
-            keys, documents = keys[order], documents[order]
-        if len(keys):
-            self._runs.append((keys, documents))
+        """Keys that it does not hold yet, each once and sorted, with their documents."""
+        entries = keys | documents.astype(np.uint64)
+        while self._runs and len(self._runs[-1]) <= 4 * len(entries):
+            entries = _merged(self._runs.pop(), entries)
+        if len(entries):
+            self._runs.append(entries)
+
+
+def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    merged = np.concatenate([a, b])
+    merged.sort()
+    return merged
 
 
 class Kept:
@@ -176,15 +142,13 @@ class Kept:
     def __getitem__(self, document: int) -> np.ndarray:
         return self._flat[self._ends[document] : self._ends[document + 1]]
 
-    def add(self, documents: Sequence[np.ndarray]) -> None:
+    def add(self, shingles: Shingles) -> None:
         start = self._ends[-1]
-        lengths = list(map(len, documents))
-        end = start + sum(lengths)
+        end = start + len(shingles.flat_S)
         if end > len(self._flat):
             self._flat = np.concatenate([self._flat[:start], np.empty(max(end, len(self._flat)), dtype=np.uint32)])
-        if documents:
-            np.concatenate(documents, out=self._flat[start:end])
-        self._ends.extend((start + np.cumsum(lengths)).tolist())
+        self._flat[start:end] = shingles.flat_S
+        self._ends.frombytes((start + shingles.ends_D).astype(np.int64).tobytes())
 
 
 class NearDuplicates:
@@ -197,40 +161,58 @@ class NearDuplicates:
         self._threshold = threshold
         self._signer, self._index, self._kept = Signer(threshold, permutations, seed), Index(), Kept()
 
-    def __call__(self, documents: Sequence[np.ndarray]) -> list[bool]:
-        """For each document's shingles (repetitions allowed) whether it is a near-duplicate; one without any never is."""
-        rows = [row for row, shingles_S in enumerate(documents) if len(shingles_S)]
-        near = [False] * len(documents)
-        if not rows:
-            return near
-        keys_NB = self._signer.keys([documents[row] for row in rows])
-        owners_NB, twice_NB = self._index.looked_up(keys_NB)
-        local: dict[int, int] = {}
-        doubtful = np.flatnonzero(((owners_NB >= 0) | twice_NB).any(axis=1))
-        for n in doubtful.tolist():
-            shared = keys_NB[n][twice_NB[n]].tolist()
-            here = {local[key] for key in shared if key in local}
-            before = np.unique(owners_NB[n][owners_NB[n] >= 0]).tolist()
-            own = set(documents[rows[n]].tolist())
-            others = [documents[rows[other]] for other in here] + [self._kept[other] for other in before]
-            if any(jaccard(own, set(other.tolist())) >= self._threshold for other in others):
-                near[rows[n]] = True
-                continue
-            for key in shared:
-                local.setdefault(key, n)
-        self._take([n for n in range(len(rows)) if not near[rows[n]]], rows, documents, keys_NB, owners_NB)
-        return near
+    def __call__(self, documents: Shingles) -> np.ndarray:
+        """For each document whether it is a near-duplicate; one without any shingle never is."""
+        some_D = documents.counts > 0
+        near_D = np.zeros(len(documents), dtype=bool)
+        if some_D.any():
+            near_D[some_D] = self._among(documents if some_D.all() else documents.of(some_D))
+        return near_D
 
-    def _take(
-        self,
-        kept: list[int],
-        rows: list[int],
-        documents: Sequence[np.ndarray],
-        keys_NB: np.ndarray,
-        owners_NB: np.ndarray,
-    ) -> None:
-        first = len(self._kept)
-        self._kept.add([documents[rows[n]] for n in kept])
-        new_NB = owners_NB[kept] < 0
-        numbers_NB = np.broadcast_to(np.arange(first, first + len(kept))[:, None], new_NB.shape)
-        self._index.add(keys_NB[kept][new_NB], numbers_NB[new_NB])
+    def _among(self, documents: Shingles) -> np.ndarray:
+        keys_BD = self._signer.keys(documents)
+        B, D = keys_BD.shape
+        # a key and its place in one number: numbers are sorted several times as fast as places by their keys
+        sorted_K = (keys_BD | np.arange(B * D, dtype=np.uint64).reshape(D, B).T).ravel()
+        sorted_K.sort()
+        places_K = (sorted_K & _OF_DOCUMENT).astype(np.int64)
+        keys_K = sorted_K & ~_OF_DOCUMENT
+        owners_K, again_K = self._index.owners(keys_K), keys_K[1:] == keys_K[:-1]
+        near_D = self._verified(documents, places_K, owners_K, again_K, B)
+        kept_D = ~near_D
+        numbers_D = np.cumsum(kept_D) - 1 + len(self._kept)
+        new = np.flatnonzero((owners_K < 0) & kept_D[places_K // B])
+        new = new[np.concatenate([[True], keys_K[new[1:]] != keys_K[new[:-1]]])] if len(new) else new
+        self._index.add(keys_K[new], numbers_D[places_K[new] // B])
+        self._kept.add(documents.of(kept_D))
+        return near_D
+
+    def _verified(
+        self, documents: Shingles, places_K: np.ndarray, owners_K: np.ndarray, again_K: np.ndarray, bands: int
+    ) -> np.ndarray:
+        """Looks at the documents one by one, in their order, that have a key of a document kept before or of this batch."""
+        near_D = np.zeros(len(documents), dtype=bool)
+        shared_K = np.zeros(len(places_K), dtype=bool)
+        shared_K[1:] = again_K
+        shared_K[:-1] |= again_K
+        telling = np.flatnonzero(shared_K | (owners_K >= 0))
+        if not len(telling):
+            return near_D
+        telling = telling[np.argsort(places_K[telling])]
+        groups = np.cumsum(np.concatenate([[True], ~again_K]))[telling] * shared_K[telling]
+        rows = places_K[telling] // bands
+        starts = np.flatnonzero(np.diff(rows, prepend=-1)).tolist()
+        local: dict[int, int] = {}
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            row = int(rows[start])
+            shared = [group for group in groups[start:end].tolist() if group]
+            here = {local[group] for group in shared if group in local}
+            before = set(owners_K[telling[start:end]].tolist()) - {-1}
+            others = [documents[other] for other in here] + [self._kept[other] for other in before]
+            own = set(documents[row].tolist()) if others else set()
+            if any(jaccard(own, set(other.tolist())) >= self._threshold for other in others):
+                near_D[row] = True
+                continue
+            for group in shared:
+                local.setdefault(group, row)
+        return near_D
