@@ -6,7 +6,7 @@ a fifth of the first task's items is set aside for the choice, by a hash of the 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from stillhouse.embedding import Embedder
 from stillhouse.errors import RunFailed
+from stillhouse.evaluate.candidates import Candidates
 from stillhouse.evaluate.judging import judged
 from stillhouse.evaluate.regression import gates, told
 from stillhouse.evaluate.tasks.trust import calibrated
@@ -22,7 +23,7 @@ from stillhouse.progress import Progress
 from stillhouse.recipe import EvaluateEntry, Recipe, fingerprint
 from stillhouse.records import Prompt, content_id
 from stillhouse.resolve import PACKAGE, signature
-from stillhouse.scoring import Scorer
+from stillhouse.scoring import Likelihood, Scorer
 from stillhouse.steps import Knowledge, Teachers, file_hash, student_path
 from stillhouse.store import Writer, read_jsonl, read_stamp, write_json
 from stillhouse.teachers.base import Answer, Request, Sampling
@@ -56,6 +57,10 @@ class Evaluation:
     teachers: Teachers
     progress: Progress
     limit: int | None = None
+    candidates: Candidates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.candidates = Candidates(student_path(self.recipe.student.model) if self.recipe.student else "")
 
     def all(self, students: Sequence[dict[str, Any]], choosing: bool, trained: Sequence[Path] = ()) -> dict[str, Any]:
         """Evaluates everybody on every task and returns what `scores.json` holds (without `final`).
@@ -171,10 +176,19 @@ class Evaluation:
             "student": lambda: backend.module(),
             "tokenizer": lambda: backend.tokenizer(),
             "scorer": lambda: Scorer(str(subject.path)),
+            "verifier": lambda: self._verifier(subject),
+            "generator": lambda: self.candidates,
             "embedder": lambda: Embedder(str(subject.path)),
             "teacher": lambda: self.teachers.backend(entry.teacher).module() if entry.teacher else None,
         }
         return [offered[name]() for name in names]
+
+    def _verifier(self, subject: Subject) -> Scorer | Likelihood:
+        """By its head where it has one, and else by how likely it finds an answer."""
+        assert subject.path is not None
+        config = Path(subject.path) / "config.json"
+        scores = config.is_file() and "SequenceClassification" in config.read_text(encoding="utf-8")
+        return Scorer(subject.path) if scores else Likelihood(subject.path)
 
     def _backend(self, subject: Subject) -> Any:
         if subject.path is None:

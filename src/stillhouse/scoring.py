@@ -1,4 +1,4 @@
-"""A trained scoring model at work: reward models and rerankers, classifiers."""
+"""A trained model that judges at work: reward models and rerankers, classifiers, and writers by how likely they find a text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from stillhouse.errors import RecipeError
 from stillhouse.quiet import quiet
 from stillhouse.records import Prompt
-from stillhouse.render import encodes, reading_of, types_texts
+from stillhouse.render import Rendered, encodes, reading_of, types_texts
 
 
 class Scorer:
@@ -76,6 +76,30 @@ class Scorer:
         place_T = torch.arange(ids_BT.shape[1])
         second_BT = (place_T >= torch.tensor(starts)[:, None]) & (place_T < size_B[:, None])
         return scores_of_rows(self.model, ids_BT, size_B, second_BT).float()
+
+
+class Likelihood:
+    """A model folder that writes, as a judge: an answer is worth its log-probability, its end included, in nats."""
+
+    def __init__(self, path: str | Path, batch_size: int = 32):
+        from stillhouse.teachers.transformers import Teacher
+
+        self.model = Teacher(model=path, batch_size=batch_size)
+
+    def scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """One number for each prompt with its answer."""
+        from stillhouse.teachers.forced import forced
+
+        model, tokenizer = self.model.module(), self.model.tokenizer()
+        found = [reading_of(model).whole(tokenizer, *pair) for pair in pairs]
+        return list(forced(model, tokenizer, found, _told))
+
+
+def _told(row: Rendered, logits_TV: Any, _: Any) -> float:
+    import torch
+
+    target_T1 = torch.tensor(row.response, device=logits_TV.device)[:, None]
+    return float(logits_TV.double().log_softmax(-1).gather(-1, target_T1).sum())
 
 
 def scores_of_rows(model: Any, ids_RC: Any, size_R: Any, second_RC: Any = None) -> Any:

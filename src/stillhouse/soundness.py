@@ -77,6 +77,12 @@ def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: s
     if recipe.student is None:
         return
     kind, scores = recipe.student.kind, bool({"scorer", "embedder"} & set(found.inputs))
+    if "verifier" in found.inputs:
+        if kind in ("classifier", "encoder"):
+            raise RecipeError(f"{where}: {entry.do} needs a student that writes, or one of kind reward; not {kind}")
+        if entry.teacher is not None:
+            raise RecipeError(f"{where}: {entry.do} is asked of students alone; leave out `teacher`")
+        return
     if kind == "encoder" or "embedder" in found.inputs:
         if kind != "encoder" or "embedder" not in found.inputs:
             able = "retrieval" if kind == "encoder" else "qa, scored.pairs or scored.labels, by its kind"

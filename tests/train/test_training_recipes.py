@@ -31,7 +31,7 @@ ROWS = {
     "R39": ["skills/alignment/self_rewarding"],
     "R42": ["skills/alignment/minimal_edits"],
     "R45": ["skills/alignment/knowledge_preferences"],
-    "R21": ["skills/nlp/checked_rewards"],
+    "R21": ["skills/nlp/checked_rewards", "skills/nlp/verifier"],
 }
 NAMED = [(row, name) for row, names in ROWS.items() for name in names]
 

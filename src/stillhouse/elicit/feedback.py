@@ -23,7 +23,7 @@ from stillhouse.elicit.asking import (
 )
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
 from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK
-from stillhouse.elicit.pairing import by_teacher, failed, gathered, graded, pairs
+from stillhouse.elicit.pairing import by_score, by_teacher, failed, gathered, graded, pairs
 from stillhouse.elicit.referee import hard
 from stillhouse.elicit.revising import minimal_edit, prefer_revised, reflect, revise
 from stillhouse.elicit.rubric import Rubric
@@ -36,6 +36,7 @@ from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Scores
 
 __all__ = [
+    "by_score",
     "by_teacher",
     "compare",
     "failed",

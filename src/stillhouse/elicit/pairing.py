@@ -55,6 +55,30 @@ def pairs(
             yield from_scores([best, other], [float(best.columns[column]), float(other.columns[column])], [], "")
 
 
+def by_score(examples: Iterable[Example], *, column: str = "score", trusted: bool = False) -> Iterator[Ranking | Lost]:
+    """The rated answers to one prompt as one ranking, best first; no teacher is asked.
+
+    What learns from pairs (`ranking.dpo`, `reinforcement.bradley_terry`) takes every two of unequal score in it, each answer
+    read once: all right answers against all wrong ones where a checker graded. Equal answers are one, with the score of
+    the first; `trusted` as in `pairs`. Lost: "no_score" (fewer than two are rated), "untrusted_judge", "tie" (all are worth
+    the same). Answers to one prompt must be neighbours. Sources: R21 (V-STaR's verifier), R36.
+    """
+    for members in grouped(examples):
+        rated: dict[str, Example] = {}
+        for one in members:
+            if score_of(one, column, trusted) is not None:
+                rated.setdefault(one.response, one)
+        best = sorted(rated.values(), key=lambda one: -float(one.columns[column]))
+        scores = [float(one.columns[column]) for one in best]
+        if len(best) < 2:
+            doubtful = trusted and any(one.columns.get("untrusted") for one in members)
+            yield Lost(members[0].id, "untrusted_judge" if doubtful else "no_score")
+        elif scores[0] == scores[-1]:
+            yield Lost(members[0].id, "tie")
+        else:
+            yield from_scores(best, scores, [], "")
+
+
 def gathered(examples: Iterable[Example]) -> Iterator[Example]:
     """The answers to one prompt brought together, wherever several teachers gave them (`teacher: [a, b]`); no teacher is asked.
 

@@ -155,7 +155,7 @@ def vote(
     small a share). Samples of one seed must be neighbours. Source: R21 (LMSI).
     """
     for group in grouped(records):
-        answers = [_voted(record, final) for record in group]
+        answers = [voted(record.response, final) for record in group]
         counts = Counter(answer for answer in answers if answer is not None).most_common(2)
         agreed = (
             bool(counts) and counts[0][1] >= at_least * len(group) and (len(counts) < 2 or counts[0][1] > counts[1][1])
@@ -190,8 +190,9 @@ def consensus(records: Iterable[Example], *, at_least: float = 0.0) -> Iterator[
             yield record, "no_consensus" if alike[chosen] < at_least else None if i == chosen else "not_central"
 
 
-def _voted(record: Example, final: Sequence[str]) -> object:
-    found = last_marked(record.response, final)
+def voted(response: str, final: Sequence[str] = MARKERS) -> object:
+    """What an answer votes for: its marked final answer, as a number where it is one; None where none is marked."""
+    found = last_marked(response, final)
     if found is None:
         return None
     try:
