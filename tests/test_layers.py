@@ -16,7 +16,7 @@ MODULES = {
 
 # left may be imported by right; names beside each other may import each other
 LAYERS = (
-    ("errors", "files", "records", "lines", "store", "render", "quiet", "rows", "markup"),
+    ("errors", "files", "records", "lines", "store", "render", "quiet", "rows", "markup", "numbers"),
     (
         "teachers",
         "graders",

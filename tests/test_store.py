@@ -111,15 +111,39 @@ def test_a_hundred_thousand_rows_are_not_held(tmp_path: Path) -> None:
     with store.Writer(path) as out:
         for i in range(rows):
             out.write_row({"kind": "Seed", "id": str(i), "prompt": [], "reference": text, "columns": {}, "origin": {}})
-    tracemalloc.start()
-    offsets = store.line_offsets(path)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with open(path, "rb") as file:
+        tracemalloc.start()
+        offsets = store.line_offsets(file)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
     assert len(offsets) == rows
     with open(path, "rb") as file:
         file.seek(offsets[-1])
         assert json.loads(file.readline())["id"] == "99999"
     assert peak < 4 * 8 * rows
+
+
+@pytest.mark.parametrize("size", [1, 7, 262_144])
+def test_rows_are_counted_and_found_by_number_wherever_the_file_is_cut(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PART", size)
+    path = tmp_path / "out.jsonl"
+    for content in (b"", b"a\n", b"a", b"a\n\nbc\n", b"a\n\nbc", b"\n"):
+        path.write_bytes(content)
+        lines = content.splitlines(keepends=True)
+        with open(path, "rb") as file:
+            assert store.line_count(file) == len(lines)
+            assert store.line_offsets(file).tolist() == [sum(map(len, lines[:i])) for i in range(len(lines))]
+            assert file.read() == content  # where the file stands is the reader's own
+
+
+def test_a_sequence_of_records_is_of_the_file_that_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    store.write_records(path, (Seed(str(i), user("x")) for i in range(3)))
+    records = store.Records(path)
+    store.write_records(path, [Seed("later", user("a longer text than those before"))])
+    assert (len(records), records[1].id, records[-1].id) == (3, "1", "2")
 
 
 def test_iterating_holds_one_row_at_a_time(tmp_path: Path) -> None:

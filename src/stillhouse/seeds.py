@@ -17,6 +17,7 @@ from stillhouse.elicit.asking import Unparsed
 from stillhouse.elicit.parsing import acts
 from stillhouse.errors import RecipeError, nearest
 from stillhouse.markup import as_markdown
+from stillhouse.numbers import Numbers
 from stillhouse.records import Example, Lost, Message, Prompt, Seed, Trajectory, content_id, user
 from stillhouse.rows import Row, readable, rows, template_of
 
@@ -107,7 +108,7 @@ def texts(*, path: Path, field: str = "text", max_chars: int = 2000, limit: int 
     the end of the text too. Source: R11.
     """
     path = Path(path)
-    equals: dict[str, int] = {}
+    equals = Numbers()
     made = 0
     for text in _texts(path, field):
         for passage in _passages(text, max_chars):
@@ -115,7 +116,7 @@ def texts(*, path: Path, field: str = "text", max_chars: int = 2000, limit: int 
                 return
             made += 1
             identity = content_id("Text", passage)
-            equals[identity] = ordinal = equals.get(identity, 0) + 1
+            ordinal = equals.another(identity)
             yield Example(identity if ordinal == 1 else f"{identity}.{ordinal}", (), passage)
     if not made:
         raise RecipeError(f"{path}: holds no text")
@@ -224,14 +225,14 @@ def trajectories(
     `quality.rewarded`, then `labeling.acts`. Sources: R50 (FireAct), 12.1.
     """
     path = Path(path)
-    equals: dict[str, int] = {}
+    equals = Numbers()
     for number, row in islice(rows(path), limit):
         where = f"{path}, row {number}"
         goal, raw = _field(row, prompt, where), str(_field(row, text, where))
         before = re.split(r"^[ \t]*(?:Thought|Action)(?:[ \t]+\d+)?[ \t]*:", raw, maxsplit=1, flags=re.M)[0].strip()
         messages = _messages(f"{goal}\n{before}" if before and isinstance(goal, str) else goal, where)
         identity = content_id("Trajectory", messages, raw)
-        equals[identity] = ordinal = equals.get(identity, 0) + 1
+        ordinal = equals.another(identity)
         name = identity if ordinal == 1 else f"{identity}.{ordinal}"
         read = acts(raw)
         yield (
@@ -308,7 +309,7 @@ def _seeds(
 ) -> Iterator[Seed]:
     render = template_of(template, "seeds.template") if template else None
     known_as = template_of(reference, "seeds.reference") if reference and "{{" in reference else None
-    equals: dict[str, int] = {}
+    equals = Numbers()
     made = 0
     for number, row in rows:
         where = f"{source}, row {number}"
@@ -316,7 +317,7 @@ def _seeds(
         known = known_as(row, where) if known_as else _reference(row, reference, where)
         kept = {column: _field(row, column, where) for column in columns}
         seed_id = content_id("Seed", messages, known, kept)
-        equals[seed_id] = ordinal = equals.get(seed_id, 0) + 1
+        ordinal = equals.another(seed_id)
         yield Seed(seed_id if ordinal == 1 else f"{seed_id}.{ordinal}", messages, known, kept)
         made += 1
         if made == limit:

@@ -6,10 +6,10 @@ that its line names, under `<id>/<field>`. Readers keep 8 bytes per row in memor
 
 import json
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 from stillhouse.errors import RecipeError, RunFailed
 from stillhouse.files import replacing
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHARD_BYTES = 64 * 2**20
+_PART = 1 << 18
 
 
 class Writer:
@@ -87,16 +88,25 @@ def shard_path(path: Path, shard: int) -> Path:
 
 
 class Records(Sequence[Record]):
-    """The records of a file as a sequence: offsets are held, rows are read when asked for."""
+    """The records of a file as a sequence: rows are read when asked for, and offsets only where one is asked for by number."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._offsets = line_offsets(path)
         self._file = open(path, "rb")
         self._shards: dict[int, Any] = {}
 
+    @cached_property
+    def _offsets(self) -> "np.ndarray":
+        return line_offsets(self._file)
+
+    @cached_property
+    def _count(self) -> int:
+        if "_offsets" in self.__dict__:
+            return len(self._offsets)
+        return line_count(self._file)
+
     def __len__(self) -> int:
-        return len(self._offsets)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -131,16 +141,31 @@ class Records(Sequence[Record]):
         return self._shards[number]
 
 
-def line_offsets(path: Path) -> "np.ndarray":
+def line_count(file: BinaryIO) -> int:
+    """How many lines a file has; it is read beside whoever else reads it."""
+    count, end = 0, b"\n"
+    for _, part in _parts(file):
+        count, end = count + part.count(b"\n"), part[-1:]
+    return count + (end != b"\n")
+
+
+def line_offsets(file: BinaryIO) -> "np.ndarray":
     """Where each line of a file starts, in bytes."""
     import numpy as np
 
-    offsets, position = array("q"), 0
-    with open(path, "rb") as file:
-        for line in file:
-            offsets.append(position)
-            position += len(line)
-    return np.array(offsets, dtype=np.int64)
+    found, size = [np.zeros(1, dtype=np.int64)], 0
+    for position, part in _parts(file):
+        found.append(np.flatnonzero(np.frombuffer(part, dtype=np.uint8) == ord("\n")) + (position + 1))
+        size = position + len(part)
+    starts = np.concatenate(found)
+    return starts if starts[-1] < size else starts[:-1]
+
+
+def _parts(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while part := os.pread(file.fileno(), _PART, position):
+        yield position, part
+        position += len(part)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Which teachers reach a row: through the row itself, or through the rows it was born from.
 
-Read from a run folder (knowledge/<branch>/[round-K/]NN-<step>/out.jsonl); rows stream, only ids and sets of teacher
-names are held.
+Read from a run folder (knowledge/<branch>/[round-K/]NN-<step>/out.jsonl); rows stream, and of those that others may be
+born from a hash and a number is held.
 """
 
 import json
@@ -17,6 +17,7 @@ import msgspec
 import yaml
 
 from stillhouse.errors import RecipeError
+from stillhouse.numbers import Numbers
 
 __all__ = ["Taint", "branch_ends", "branch_steps", "ends_by_teachers", "rows_by_teachers", "taint", "teachers_of_rows"]
 
@@ -107,7 +108,7 @@ def _counted(versions: tuple[tuple[Path, int, int], ...]) -> tuple[Counter[Names
     # kept by when the files were written: gate, cards, bill of materials and summary ask within one run
     files = [file for file, *_ in versions]
     ends: dict[Path, Counter[Names]] = {file: Counter() for file in branch_ends(files)}
-    found: dict[str, Names] = {}
+    found = _Behind()
     for file, rows in _reached(files):
         if file not in ends:
             deque(rows, maxlen=0)
@@ -116,8 +117,8 @@ def _counted(versions: tuple[tuple[Path, int, int], ...]) -> tuple[Counter[Names
         else:
             for id, names in rows:
                 ends[file][names] += 1
-                found[id] = names | found.get(id, names)
-    return (Counter(found.values()) if len(ends) != 1 else next(iter(ends.values()))), ends
+                found.add(id, names)
+    return (found.counts() if len(ends) != 1 else next(iter(ends.values()))), ends
 
 
 def teachers_of_rows(run: Path) -> Names:
@@ -127,22 +128,53 @@ def teachers_of_rows(run: Path) -> Names:
 
 def _reached(files: list[Path]) -> Iterator[tuple[Path, Iterator[tuple[str, Names]]]]:
     """Step by step, each row's id with all teachers behind it. A step's rows are to be used up before the next."""
-    known: dict[str, Names] = {}
-    sets: dict[Names, Names] = {}  # a million rows share a few sets
+    known = _Behind()
+    sets: dict[Names, Names] = {}
 
     def rows(file: Path) -> Iterator[tuple[str, Names]]:
+        ends = file == files[-1]  # nothing is born from its rows any more
         for row in _rows(file):
-            origin = row.origin
-            names = own = frozenset([origin.teacher]) if origin.teacher else _NOBODY
-            if behind := [known[p] for p in origin.parents if p in known]:
-                names = own.union(*behind)
+            names = frozenset([row.origin.teacher]) if row.origin.teacher else _NOBODY
+            if behind := [found for parent in row.origin.parents if (found := known[parent])]:
+                names = names.union(*behind)
             names = sets.setdefault(names, names)
-            before = known.get(row.id)
-            known[row.id] = names if before is None else names | before
+            if names and not ends:
+                known.add(row.id, names)
             yield row.id, names
 
     for file in files:
         yield file, rows(file)
+
+
+class _Behind:
+    """The teachers behind each row, by its id: a million rows share a few sets, so a number each is held."""
+
+    def __init__(self) -> None:
+        self._sets: list[Names] = [_NOBODY]
+        self._number_of: dict[Names, int] = {}
+        self._numbers = Numbers()
+        self._rows: Counter[int] = Counter()
+
+    def __getitem__(self, id: str) -> Names:
+        return self._sets[self._numbers[id]]
+
+    def add(self, id: str, names: Names) -> None:
+        """Another row of this id, or the first: all teachers behind the rows of one id are behind it."""
+        before = self._numbers[id]
+        if before:
+            names |= self._sets[before]
+        if names not in self._number_of:
+            self._number_of[names] = len(self._sets)
+            self._sets.append(names)
+        number = self._number_of[names]
+        if number != before:
+            self._numbers[id] = number
+            self._rows[number] += 1
+            self._rows[before] -= 1
+
+    def counts(self) -> Counter[Names]:
+        """How many ids each set of teachers is behind."""
+        return Counter({names: self._rows[number] for names, number in self._number_of.items() if self._rows[number]})
 
 
 def _rows(file: Path) -> Iterator[_Row]:
