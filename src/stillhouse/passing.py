@@ -1,14 +1,17 @@
 """Rows that go through a step as they are: routed to teachers, joined to a pool, cut to a number, drawn by chance, counted."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stillhouse.errors import RecipeError
 from stillhouse.records import Lost, Record
 from stillhouse.store import Records, Writer
+
+Given = TypeVar("Given")
 
 
 def routed(source: Records, names: Sequence[str], name: str, route: str, where: str) -> Iterable[Record]:
@@ -28,6 +31,23 @@ def _column(record: Record, column: str, names: Sequence[str], where: str) -> st
             "write all, round_robin, or a column kept by `seeds.columns`"
         )
     return str(value)
+
+
+def in_turn(parts: Sequence[Iterator[Given]]) -> Iterator[Given]:
+    """One thing of each part in turn until all are used up; what stops one closes all."""
+    with ExitStack() as closing:
+        for part in parts:
+            if isinstance(part, Generator):
+                closing.callback(part.close)
+        left = deque(parts)
+        while left:
+            part = left.popleft()
+            try:
+                given = next(part)
+            except StopIteration:
+                continue
+            left.append(part)
+            yield given
 
 
 def first_rows(source: Records, rows: int) -> Iterator[Record | Lost]:

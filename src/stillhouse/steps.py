@@ -17,7 +17,7 @@ from typing import Any
 from stillhouse.compliance.watch import Watch, screening_lines
 from stillhouse.errors import GoalNotMet, RecipeError
 from stillhouse.knobs import nested, nested_kind
-from stillhouse.passing import coverage, first_rows, joined, random_rows, routed
+from stillhouse.passing import coverage, first_rows, in_turn, joined, random_rows, routed
 from stillhouse.progress import Progress
 from stillhouse.recipe import BASE_STUDENT, STUDENT, Branch, ElicitEntry, Entry, Recipe, fingerprint
 from stillhouse.records import Example, Lost, Ranking, Record, StoredSignal, stamped
@@ -32,6 +32,7 @@ JUDGES = (
     "feedback.rate",
     "feedback.compare",
     "feedback.rank",
+    "feedback.rank_requests",
     "feedback.hard",
     "feedback.option_logprobs",
     "feedback.step_labels",
@@ -87,6 +88,10 @@ class Teachers:
 
         made = kind(**knobs)
         return on_ray(kind, knobs) if getattr(made, "chunk", 0) else made
+
+    def served(self, name: str) -> bool:
+        """Whether a server is asked, which works on requests that nobody waits for yet."""
+        return hasattr(self.backend(name), "exchange")
 
     def sampling(self, name: str) -> dict[str, Any]:
         """What the recipe says of a teacher's sampling."""
@@ -375,12 +380,15 @@ class Knowledge:
         if not names:
             yield from function(source)
             return
+        parts = []
         for name in names:
             mine = routed(source, names, name, entry.route, where)
             if name in self.without:
-                yield from (Lost(record.id, "without_teacher") for record in mine)
+                parts.append(Lost(record.id, "without_teacher") for record in mine)
             else:
-                yield from function(mine, self.teachers.ask(name, entry.sampling, stage, budget))
+                parts.append(iter(function(mine, self.teachers.ask(name, entry.sampling, stage, budget))))
+        # servers answer while others are read, and rows are finished before new ones begin; local models take turns
+        yield from in_turn(parts) if any(map(self.teachers.served, names)) else chain.from_iterable(parts)
 
     def bound(self, kind: str, entry: Entry, where: str) -> partial[Any]:
         """The function of an entry with its knobs, nested functions among them already bound to theirs."""

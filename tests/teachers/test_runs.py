@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from stillhouse import distill
 from stillhouse.books import audit
 from stillhouse.cli import main
 from stillhouse.costs import ask_first, cost_of
-from stillhouse.errors import RecipeError
+from stillhouse.errors import BudgetReached, RecipeError, TeacherError
 from stillhouse.estimate import estimate
 from stillhouse.recipe import load_recipe
 from stillhouse.run import Options, execute
@@ -27,9 +28,9 @@ from stillhouse.testing.provider import BatchStep, FakeProvider, Step, status
 
 @pytest.fixture
 def recipe_at(tmp_path: Path) -> Callable[..., Path]:
-    """A recipe of twelve seeds, one elicitor and the given teacher, with a store of its own."""
+    """A recipe of twelve seeds, one elicitor and the given teacher (and `more` of them), with a store of its own."""
 
-    def write(**teacher: Any) -> Path:
+    def write(*more: dict[str, Any], **teacher: Any) -> Path:
         seeds = tmp_path / "seeds.jsonl"
         seeds.write_text(
             "".join(json.dumps({"prompt": f"What is {n} plus 1?", "answer": str(n + 1)}) + "\n" for n in range(12))
@@ -47,6 +48,9 @@ def recipe_at(tmp_path: Path) -> Callable[..., Path]:
                 },
             },
         }  # fmt: skip
+        for number, each in enumerate(more, 2):
+            recipe["teachers"][f"t{number}"] = {**main, **each}  # type: ignore[index]
+            recipe["knowledge"]["answers"]["elicit"][0]["teacher"] = list(recipe["teachers"])  # type: ignore[index]
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe))
         return path
@@ -195,9 +199,11 @@ def test_a_run_that_may_cost_much_is_asked_about_first(recipe_at: Callable[..., 
     assert estimate(free).worst_usd == 0
 
 
-def interrupted(recipe: Path, out: Path, provider: FakeProvider, presses: int) -> tuple[int, str]:
+def interrupted(
+    recipe: Path, out: Path, provider: FakeProvider, presses: int, waited_for: Callable[[], None] = lambda: None
+) -> tuple[int, str]:
     """`still run` in a process of its own, interrupted when four of eight requests are out at a provider that answers late;
-    once more when it says that it waits for them.
+    once more when it says that it waits for them, which `waited_for` is told.
     """
     script = (
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
@@ -214,16 +220,25 @@ def interrupted(recipe: Path, out: Path, provider: FakeProvider, presses: int) -
         told = []
         for line in process.stderr:
             told.append(line)
-            if presses == 2 and "waiting for 4 requests that are out" in line:
-                process.send_signal(signal.SIGINT)
+            if "waiting for 4 requests that are out" in line:
+                waited_for()
+                if presses == 2:
+                    process.send_signal(signal.SIGINT)
         return process.wait(timeout=120), "".join(told)
 
 
 def test_ctrl_c_waits_for_what_is_out_and_keeps_it(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
-    late = [Step()] * 4 + [Step(delay=2.0)] * 4
-    with FakeProvider("It is 7.", tape=late) as provider:
+    seen: list[str] = []
+    released = threading.Event()
+
+    def late(prompt: str) -> str:
+        seen.append(prompt)
+        assert len(seen) <= 4 or released.wait(120)
+        return "It is 7."
+
+    with FakeProvider(late) as provider:
         made = recipe_at(backend="openai", model="fake", base_url=provider.url, max_concurrency=4)
-        code, told = interrupted(made, tmp_path / "run", provider, 1)
+        code, told = interrupted(made, tmp_path / "run", provider, 1, released.set)
         assert code == 130 and "interrupted; the same command again goes on from here" in told
         paid = len(provider.requests)
         assert paid < 12
@@ -250,4 +265,55 @@ def test_a_second_ctrl_c_quits_at_once_and_loses_nothing_that_came(
             assert calls.store.rows(uncertain) == [(4,)]  # they may have been billed
         run = distill(made, out=tmp_path / "run", quiet=True)
         assert len(provider.requests) == 12 + 4
+        assert audit(run.path)["problems"] == []
+
+
+def test_several_teachers_answer_at_the_same_time(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
+    """Each server holds what it was asked last until the other has been asked for all: one after the other would not end."""
+    asked = [threading.Barrier(2), threading.Barrier(2)]
+    seen: list[list[str]] = [[], []]
+
+    def answers(number: int) -> Callable[[str], str]:
+        def reply(prompt: str) -> str:
+            seen[number].append(prompt)
+            if len(seen[number]) in (4, 8):
+                asked[len(seen[number]) // 4 - 1].wait(timeout=120)
+            return f"{number}"
+
+        return reply
+
+    with FakeProvider(answers(0)) as one, FakeProvider(answers(1)) as two:
+        common = {"backend": "openai", "model": "fake", "max_concurrency": 1}
+        made = recipe_at({"base_url": two.url}, base_url=one.url, **common)
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        rows = list(run.records("answers"))
+        assert [row.response for row in rows] == ["0", "1"] * 12  # whole rows first
+        assert len(one.requests) == len(two.requests) == 12
+        assert audit(run.path)["problems"] == []
+        again = distill(made, out=tmp_path / "again", quiet=True)
+        assert list(again.records("answers")) == rows
+        assert len(one.requests) == len(two.requests) == 12
+
+
+def test_a_teacher_that_stops_the_run_stops_its_neighbours(recipe_at: Callable[..., Path], tmp_path: Path) -> None:
+    with FakeProvider("a", tape=[Step()] * 5 + [status(401)]) as one, FakeProvider("b") as two:
+        common = {"backend": "openai", "model": "fake", "max_concurrency": 1}
+        made = recipe_at({"base_url": two.url}, base_url=one.url, **common)
+        with pytest.raises(TeacherError):
+            distill(made, out=tmp_path / "run", quiet=True)
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        assert (len(one.requests), len(two.requests)) == (12 + 1, 12)
+        assert audit(run.path)["problems"] == []
+
+
+def test_a_budget_is_shared_by_teachers_that_answer_at_the_same_time(
+    recipe_at: Callable[..., Path], tmp_path: Path
+) -> None:
+    with FakeProvider("a") as one, FakeProvider("b") as two:
+        made = recipe_at({"base_url": two.url}, backend="openai", model="fake", base_url=one.url)
+        with pytest.raises(BudgetReached):
+            execute(load_recipe(made), tmp_path / "run", Options(budget="7requests", quiet=True))
+        assert len(one.requests) + len(two.requests) == 7
+        run = distill(made, out=tmp_path / "run", quiet=True)
+        assert len(one.requests) + len(two.requests) == 24
         assert audit(run.path)["problems"] == []

@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,8 @@ class Calls:
         self.counting = threading.Lock()  # counts are added to by the caller's thread and by the event loop's
         self._paces: dict[str, tuple[Pace, asyncio.Semaphore]] = {}
         self._flying: dict[str, asyncio.Future[Answer | Failure]] = {}
+        self.askers: set[Asker] = set()  # one for each stream of answers that is being read
+        self._draining: list[Future[None]] = []
         self._loop: Loop | None = None
         self._said: set[str] = set()
         self._prices: dict[str, dict[str, Any]] = {}
@@ -163,7 +166,26 @@ class Calls:
         pace, seats = self._paces[endpoint]
         who = self._asking(name, backend, stage)
         made = Asker(**who, writer=self._writer, pace=pace, seats=seats, flying=self._flying, retry=self.retry)
+        self.askers.add(made)
         return made, self._loop
+
+    def stop_asking(self) -> int:
+        """Nothing new leaves for any server; gives how many requests are out, which have 30 s to come home."""
+        assert self._loop is not None
+        going = [asker for asker in self.askers if not asker.leaving]
+        for asker in going:
+            asker.leaving = True
+            self._draining.append(self._loop.submit(asker.drain()))
+        return sum(len(asker.exchanging) for asker in going)
+
+    def drain(self, asker: Asker) -> None:
+        """Waits for what this asker has out, and all others where all were stopped; who is interrupted here waits no more."""
+        assert self._loop is not None
+        if not asker.leaving:
+            self._loop.submit(asker.drain()).result()
+        waiting, self._draining = self._draining, []
+        for each in waiting:
+            each.result()
 
     def _asking(self, name: str, backend: WireBackend, stage: str) -> dict[str, Any]:
         """The fields of `Asking`."""

@@ -151,12 +151,16 @@ class Asked:
                 _finished(window[0], asker)
                 yield self._outcome(window.popleft())
         except KeyboardInterrupt:
-            told = f"waiting for {len(asker.exchanging)} requests that are out; Ctrl-C again quits at once"
-            self._calls.say(f"teacher {self.name!r}: {told}")
+            out = self._calls.stop_asking()
+            self._calls.say(f"waiting for {out} requests that are out; Ctrl-C again quits at once")
+            raise
+        except StillhouseError:
+            self._calls.stop_asking()
             raise
         finally:
             if any(slot.ended is not None and not slot.ended.done for slot in window):
-                loop.submit(asker.drain()).result()
+                self._calls.drain(asker)
+            self._calls.askers.discard(asker)
 
     def _started(self, slots: list[_Slot], asker: Asker, loop: Loop) -> None:
         open_slots = [slot for slot in slots if slot.result is None]

@@ -33,7 +33,7 @@ _COLUMNS = "key, run, teacher, transport, started, outcome, reserved_usd, stage"
 _BEGIN = f"INSERT INTO attempt({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-@dataclass
+@dataclass(eq=False)
 class Asker(Asking):
     """Asks one server through one store, for one teacher of one run."""
 
@@ -44,6 +44,7 @@ class Asker(Asking):
     retry: Collection[str]
     fatal: StillhouseError | None = None
     stopped: bool = False
+    leaving: bool = False  # set by the caller's thread: it is being drained
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     exchanging: set[asyncio.Task[Any]] = field(default_factory=set)
 

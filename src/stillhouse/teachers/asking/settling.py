@@ -86,7 +86,7 @@ class Settling:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class Asking:
     """Who asks whom: one teacher of one run at one server, through one store, out of one purse."""
 
