@@ -97,6 +97,7 @@ SCRIPT: dict[str, Any] = {
         humane=2,
         accurate=2,
     ),
+    r"Rank the answers.*Write a problem for somebody.*for example: (.*)": "{1}",
     "Rank the answers": "[2] > [4] > [1] > [3]",
     r"Request:\n=====\n(.*?)\n=====.*\[Critique of the request\]": "[Critique of the request] Plain.\n[Request] {1} Say why.\n"
     "[Critique of the answer] Short.\n[Answer] To {1} there is this to say, and more.",
@@ -188,6 +189,8 @@ def scripted(name: str, *, train: bool = False, **paths: Path) -> dict[str, Any]
     if name in ("skills/nlp/vote", "skills/nlp/evolved_problems"):
         script["How many|left|sees|buys|gets|more|has"] = "That makes it. The answer is 7."
     weak = "hm, number {index}" if "hard" in name else REPLY
+    if name == "skills/nlp/verifier":
+        weak = "So it is. The answer is {index}."  # one of eight is right
     shown = {
         str(entry.get("teacher"))
         for branch in data["knowledge"].values()

@@ -18,9 +18,10 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
         "Taught on right and wrong answers of the student's own: does a verifier pick better among eight than the student does?",
         {seed: made(folder, seed, scale) for seed in seeds},
         [
-            *(Expectation(arm, "base", "score", better="higher") for arm in taught),
+            *(Expectation(arm, "base", "score", better="higher") for arm in (*taught, "right")),
+            Expectation("likelihood", "right", "score", better="higher"),
             *(Expectation(arm, f"{arm}_by_coin", "score", better="higher") for arm in taught),
-            *(Expectation(f"{arm}_by_coin", "base", "score", better="not") for arm in taught),
+            Expectation("reward_by_coin", "base", "score", better="not"),
         ],
     )
 
@@ -42,27 +43,35 @@ def made(folder: Path, seed: int, scale: float) -> dict[str, Any]:
         ),
     )  # fmt: skip
 
-    def compared(grader: dict[str, Any]) -> dict[str, Any]:
+    def graded(grader: dict[str, Any]) -> list[dict[str, Any]]:
         said = {"do": "labeling.answer", "teacher": "start", "sampling": DRAWN}
-        return {
-            "seeds": asked,
-            "elicit": [said, {"do": "feedback.graded", "grader": grader}, {"do": "feedback.by_score"}],
-        }
+        return [said, {"do": "feedback.graded", "grader": grader}]
+
+    def compared(grader: dict[str, Any]) -> dict[str, Any]:
+        return {"seeds": asked, "elicit": [*graded(grader), {"do": "feedback.by_score"}]}
+
+    steps = args(int(300 * scale), rate=5e-4, batch=8)
+    right = {"do": "supervised.cross_entropy", "on": "right"}
 
     def verifier(kind: str, on: str) -> dict[str, Any]:
+        """DPO beside cross-entropy on right answers (alone it lowers those too), or a scoring head."""
         if kind == "likelihood":
-            return phase([{"do": "ranking.dpo", "on": on}], args(int(150 * scale), rate=5e-4, batch=8))
-        learned = phase([{"do": "reinforcement.bradley_terry", "on": on}], args(int(150 * scale), rate=1e-3, batch=8))
-        return learned | {"student": {"kind": "reward"}}
+            return phase([{"do": "ranking.dpo", "on": on}, right], steps)
+        return phase([{"do": "reinforcement.bradley_terry", "on": on}], steps) | {"student": {"kind": "reward"}}
 
     task = {"path": held_out["path"], "grader": RIGHT, "temperature": 1.0, "max_new_tokens": LONGEST}
     return recipe(
         "verifier",
         seed,
         teachers={"start": teacher(start, TERMS)},
-        knowledge={"compared": compared(RIGHT), "by_coin": compared(COIN)},
+        knowledge={
+            "compared": compared(RIGHT),
+            "by_coin": compared(COIN),
+            "right": {"seeds": asked, "elicit": graded(RIGHT), "select": [{"do": "quality.score", "at_least": 1}]},
+        },
         student={"model": str(start), "terms": TERMS},
-        arms={
+        arms={"right": phase([right], steps)}
+        | {
             f"{kind}{'_by_coin' * (on == 'by_coin')}": verifier(kind, on)
             for kind in ("likelihood", "reward")
             for on in ("compared", "by_coin")

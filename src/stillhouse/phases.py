@@ -28,10 +28,9 @@ def asked_in(phase: Phase) -> set[str]:
 
 def reward_models(phase: Phase) -> list[Path]:
     """Folders of the models that a phase's reward is read from."""
-    told = (phase.rollouts.reward or {}).get("path") if phase.rollouts is not None else None
-    if told is None:
-        return []
-    return [Path(told) / "student" if (Path(told) / "student").is_dir() else Path(told)]
+    reward = (phase.rollouts.reward or {}) if phase.rollouts is not None else {}
+    told = [Path(reward[key]) for key in ("path", "requests_path") if reward.get(key)]
+    return [path / "student" if (path / "student").is_dir() else path for path in told]
 
 
 @dataclass(frozen=True, slots=True)

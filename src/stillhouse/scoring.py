@@ -1,6 +1,7 @@
 """A trained model that judges at work: reward models and rerankers, classifiers, and writers by how likely they find a text."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,21 @@ class Scorer:
 
     def scores(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
         """One number for each prompt with its answer."""
-        found = [self.reading.whole(self.tokenizer, *pair) for pair in pairs]
+        found = self.rendered(pairs)
         return [values[0] for values in self._said([each.ids for each in found], [each.start for each in found])]
+
+    def rendered(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Rendered]:
+        """The pairs as it reads them."""
+        return [self.reading.whole(self.tokenizer, *pair) for pair in pairs]
+
+    def along(self, rows: Sequence[Rendered], places: Sequence[Sequence[int]]) -> list[list[float]]:
+        """What the head says at some tokens of each response, counted from its first. Raises RecipeError for an encoder."""
+        if encodes(self.model):
+            raise RecipeError(
+                f"{type(self.model).__name__} reads all of an answer at once and scores no step of it; take a decoder"
+            )
+        at = [[row.start + place for place in each] for row, each in zip(rows, places, strict=True)]
+        return [[values[0] for values in each] for each in self._at([row.ids for row in rows], at)]
 
     def classes(self, prompts: Sequence[Prompt]) -> list[str]:
         """The likeliest class of each prompt."""
@@ -52,20 +66,30 @@ class Scorer:
         """What the head says of each row; `starts` is where the second text of each pair begins."""
         import torch
 
+        if not encodes(self.model):
+            return [values[0] for values in self._at(rows, [[len(row) - 1] for row in rows])]
         found: list[list[float]] = []
         for first in range(0, len(rows), self.batch_size):
             part = [torch.tensor(row) for row in rows[first : first + self.batch_size]]
             ids_BT = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
             size_B = torch.tensor([len(row) for row in part])
             with torch.inference_mode():
-                if encodes(self.model):
-                    found += self._of_encoder(
-                        ids_BT, size_B, starts and starts[first : first + self.batch_size]
-                    ).tolist()
-                    continue
+                found += self._of_encoder(ids_BT, size_B, starts and starts[first : first + self.batch_size]).tolist()
+        return found
+
+    def _at(self, rows: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> list[list[list[float]]]:
+        """What a decoder's head says at the places of each row."""
+        import torch
+
+        found: list[list[list[float]]] = []
+        for first in range(0, len(rows), self.batch_size):
+            part = [torch.tensor(row) for row in rows[first : first + self.batch_size]]
+            ids_BT = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
+            with torch.inference_mode():
                 # causal: what stands behind a row's last token changes nothing before it
                 states = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-                found += self.model.score(states[torch.arange(len(part)), size_B - 1]).float().tolist()
+                for row, at in enumerate(places[first : first + self.batch_size]):
+                    found.append(self.model.score(states[row, list(at)]).float().tolist())
         return found
 
     def _of_encoder(self, ids_BT: Any, size_B: Any, starts: Sequence[int] | None) -> Any:
@@ -76,6 +100,17 @@ class Scorer:
         place_T = torch.arange(ids_BT.shape[1])
         second_BT = (place_T >= torch.tensor(starts)[:, None]) & (place_T < size_B[:, None])
         return scores_of_rows(self.model, ids_BT, size_B, second_BT).float()
+
+
+def opened(path: str | Path, batch_size: int) -> Scorer:
+    """The scorer of a folder, read once for all the windows of a training that it rewards."""
+    files = sorted(each for each in Path(path).rglob("*.*") if each.suffix in (".json", ".safetensors", ".bin"))
+    return _opened(str(path), batch_size, tuple(each.stat().st_mtime_ns for each in files))
+
+
+@lru_cache(maxsize=2)
+def _opened(path: str, batch_size: int, changed: tuple[int, ...]) -> Scorer:
+    return Scorer(path, batch_size)
 
 
 class Likelihood:

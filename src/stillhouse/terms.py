@@ -188,13 +188,15 @@ def _teacher(name: str, entry: TeacherEntry, recipes: Sequence[Recipe]) -> dict[
 
 
 def _reward_models(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
-    """Runs whose student rewards or ranks (`preferences.reward_model`): who taught them judges here."""
+    """Runs whose student rewards or ranks (`preferences.reward_model`, `step_rewards`): who taught them judges here."""
     entries: list[Mapping[str, Any]] = []
     for recipe in recipes:
         entries += [{"do": entry.do, **entry.knobs} for branch in recipe.knowledge.values() for entry in branch.elicit]
         entries += [phase.rollouts.reward for phase in recipe.train if phase.rollouts and phase.rollouts.reward]
     found = []
-    for path in sorted({str(each.get("path")) for each in entries if each.get("do") == "preferences.reward_model"}):
+    judges = ("preferences.reward_model", "preferences.step_rewards")
+    told = [each for each in entries if each.get("do") in judges]
+    for path in sorted({str(each[key]) for each in told for key in ("path", "requests_path") if each.get(key)}):
         plan = _plan_of_run(Path(path)) or _started_from(Path(path))
         if plan is not None:
             found.append({"name": f"reward model {path}", "backend": "run", "path": path, "plan": plan, "judges": True})

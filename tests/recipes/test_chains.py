@@ -10,7 +10,7 @@ from scripted_recipes import scripted
 from stillhouse.recipe import Loaded, build, load_recipe, shipped_recipes
 from stillhouse.run import Options, Run, execute
 
-ALIGNMENT, MEDICAL = "skills/alignment/", "verticals/medical/"
+ALIGNMENT, MEDICAL, NLP = "skills/alignment/", "verticals/medical/", "skills/nlp/"
 
 
 @pytest.fixture
@@ -87,3 +87,15 @@ def test_the_engraved_student_teaches_itself_to_say_more(runs: Path) -> None:
     assert {"requests.jsonl"} == {row["id"].rpartition("/")[2] for row in plan["datasets"]}
     assert plan["student_base"] == "stillhouse/pocket-student"  # what the start itself started from
     assert {row["model"] for row in plan["teachers"]} == {"stillhouse/scripted"}
+
+
+@pytest.mark.slow
+def test_evolved_problems_are_solved_for_two_rewards(runs: Path) -> None:
+    """R24 (RLEIF): versions ranked, steps judged, each by a scoring head; then their product rewards the student, twice over."""
+    part(NLP + "instruction_rewards", runs, by_script=True)
+    part(NLP + "step_critic", runs, by_script=True)
+    final = part(NLP + "evolved_rewards", runs, by_script=True)
+    rows = [json.loads(line) for line in (final.path / "metrics.jsonl").read_text().splitlines()]
+    rewarded = [row["reward"] for row in rows if "reward" in row]
+    assert rewarded and all(0 <= reward < 1 for reward in rewarded)
+    assert any(row["method"] == "judge_or_reward" for row in final.manifest["terms"]["plan"]["teachers"])

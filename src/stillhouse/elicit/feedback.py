@@ -13,16 +13,9 @@ from functools import partial
 from itertools import combinations
 
 from stillhouse.elicit import trust
-from stillhouse.elicit.asking import (
-    annotated,
-    asked,
-    complete,
-    in_chunks,
-    lost,
-    read_each,
-)
+from stillhouse.elicit.asking import annotated, asked, complete, in_chunks, lost, read_each, seeds_of
 from stillhouse.elicit.comparing import Duel, both_orders, comparable, from_scores, ranked, verdict
-from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK
+from stillhouse.elicit.judge_prompts import ASPECTS, COMPARE, CRITERION, OPTION, RANK, REQUEST_CRITERION, REQUESTED
 from stillhouse.elicit.pairing import by_score, by_teacher, failed, gathered, graded, pairs
 from stillhouse.elicit.referee import hard
 from stillhouse.elicit.revising import minimal_edit, prefer_revised, reflect, revise
@@ -31,7 +24,7 @@ from stillhouse.elicit.stepwise import step_labels, step_verdicts
 from stillhouse.elicit.trust import Untrusted
 from stillhouse.errors import RecipeError
 from stillhouse.graders import permutation
-from stillhouse.records import Example, Lost, Prompt, Ranking, content_id, user
+from stillhouse.records import Example, Lost, Prompt, Ranking, Seed, content_id, user
 from stillhouse.selection.texts import grouped, prompt_text
 from stillhouse.teachers.base import Generates, Scores
 
@@ -48,6 +41,7 @@ __all__ = [
     "pairs",
     "prefer_revised",
     "rank",
+    "rank_requests",
     "rate",
     "reflect",
     "revise",
@@ -174,6 +168,37 @@ def rank(
     mark = _tried(partial(_ordered, teacher=teacher, criterion=criterion, seed=seed), untrusted, teacher.name)
     for each in _ordered(examples, teacher, criterion, seed):
         yield _marked(each, mark)
+
+
+def rank_requests(
+    seeds: Iterable[Seed | Example],
+    teacher: Generates,
+    *,
+    criterion: str = REQUEST_CRITERION,
+    seed: int = 0,
+    untrusted: Untrusted = "mark",
+) -> Iterator[Ranking | Lost]:
+    """The versions of one request ranked as requests: what a reward model of instructions learns from (IRM).
+
+    Versions are what `expansion.evolve` made of one seed, over all generations, the seed itself with `keep_original`. Each
+    ranking's prompt is one and the same line that asks for a request, its responses the versions, so that the model trained on
+    it (`kind: reward`) scores any request; `preferences.step_rewards` asks it. A request without another version is lost as
+    "single_answer". The requests are held. Judged as in `rank`. Source: R24 (WizardMath's instruction reward).
+    """
+    families: dict[str, list[Example]] = {}
+    root: dict[str, str] = {}
+    for each in seeds_of(seeds):
+        parent = each.origin.parents[0] if each.origin.parents else each.id
+        root[each.id] = root.get(parent, parent)
+        name, origin = content_id("Example", each.id, "request"), replace(each.origin, parents=(each.id,))
+        one = Example(name, user(REQUESTED), prompt_text(each.prompt), columns=each.columns, origin=origin)
+        families.setdefault(root[each.id], []).append(one)
+    if not families:
+        return
+    judge = partial(_ordered, teacher=teacher, criterion=criterion, seed=seed)
+    mark = _tried(judge, untrusted, teacher.name)
+    for family in families.values():
+        yield from (_marked(each, mark) for each in judge(family))
 
 
 def _ordered(examples: Iterable[Example], teacher: Generates, criterion: str, seed: int) -> Iterator[Ranking | Lost]:

@@ -64,3 +64,10 @@ Answer:
 =====
 {question} Reply with one of these and nothing else: {options}
 """
+
+# what a reward model of requests is asked with, and a judge that ranks them by
+REQUESTED = "Write a problem for somebody else to solve."
+REQUEST_CRITERION = (
+    "which problem is better put: everything that is needed is said, nothing in it contradicts, it has one answer, and it asks "
+    "for more thought"
+)

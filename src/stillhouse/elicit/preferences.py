@@ -4,17 +4,19 @@ reward model (Eq. 7).
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod, tanh
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.elicit.asking import in_chunks
-from stillhouse.elicit.judge_prompts import EXPECTED
+from stillhouse.elicit.judge_prompts import EXPECTED, REQUESTED
+from stillhouse.elicit.stepwise import steps_of
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
 from stillhouse.selection.texts import prompt_text
 from stillhouse.teachers.base import Scores
 
-__all__ = ["conditioned", "corrected", "expected", "first", "known", "reward_model"]
+__all__ = ["conditioned", "corrected", "expected", "first", "known", "reward_model", "step_rewards"]
 
 
 def known(seeds: Iterable[Seed], *, responses: Sequence[str], scores: str | None = None) -> Iterator[Ranking | Lost]:
@@ -131,12 +133,53 @@ def reward_model(
 
     `path` is that folder. Rank answers with `feedback.pairs`, keep the best with `quality.best`, or reward rollouts.
     """
-    from stillhouse.scoring import Scorer
+    from stillhouse.scoring import opened
 
-    scorer = Scorer(path, batch_size)
+    scorer = opened(path, batch_size)
     for chunk in in_chunks(examples):
         values = scorer.scores([(one.prompt, one.response) for one in chunk])
         yield from (_scored(one, {column: value}, str(path)) for one, value in zip(chunk, values))
+
+
+def step_rewards(
+    examples: Iterable[Example],
+    *,
+    path: Path,
+    requests_path: Path | None = None,
+    aggregate: Literal["product", "least"] = "product",
+    column: str = "score",
+    batch_size: int = 16,
+) -> Iterator[Example]:
+    """Each answer scored by its steps, and by what it was asked: the reward r(x) r(x, y) of reinforced evolved instructions.
+
+    `path` is a run whose student of kind reward learned `reinforcement.step_rewards`; its sigmoid at the end of a step is the
+    chance that the step is right. r(x, y) is their product, or the `least`; an answer without a step is worth 0. Steps as in
+    `feedback.step_labels`. With `requests_path`, a run whose student of kind reward learned from `feedback.rank_requests`,
+    that is multiplied by r(x), its sigmoid for the request. Source: R24 (WizardMath's RLEIF, arXiv 2308.09583).
+    """
+    from stillhouse.kernels.alignment import part_ends, token_bytes
+    from stillhouse.scoring import opened
+
+    scorer = opened(path, batch_size)
+    spelled = token_bytes(scorer.tokenizer)
+    judge = str(path) if requests_path is None else f"{path} {requests_path}"
+    for chunk in in_chunks(examples):
+        rows = scorer.rendered([(one.prompt, one.response) for one in chunk])
+        parts = [steps_of(one.response) for one in chunk]
+        ends = [
+            part_ends(one.response, steps, [spelled[i] for i in row.response]) for one, steps, row in zip(chunk, parts, rows)
+        ]  # fmt: skip
+        found = [[_sigmoid(each) for each in values] for values in scorer.along(rows, ends)]
+        totals = [(prod if aggregate == "product" else min)(values) if values else 0.0 for values in found]
+        if requests_path is not None:
+            asked = [(user(REQUESTED), prompt_text(one.prompt)) for one in chunk]
+            worth = opened(requests_path, batch_size).scores(asked)
+            totals = [total * _sigmoid(each) for total, each in zip(totals, worth, strict=True)]
+        yield from (_scored(one, {column: total}, judge) for one, total in zip(chunk, totals))
+
+
+def _sigmoid(value: float) -> float:
+    return 0.5 * (1.0 + tanh(0.5 * value))
 
 
 def _scored(one: Example, columns: Mapping[str, Any], judge: str) -> Example:

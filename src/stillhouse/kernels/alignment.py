@@ -5,7 +5,9 @@ characters in two, and strings made of half a character do not compare.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -34,6 +36,18 @@ def aligned_spans(student_tokens: Sequence[bytes], teacher_tokens: Sequence[byte
         spans.append((slice(s, s_next), slice(t, t_next)))
         s, t = s_next, t_next
     return spans
+
+
+def part_ends(text: str, parts: Sequence[str], tokens: Sequence[bytes]) -> list[int]:
+    """The token in which each of `parts` ends, which follow each other in `text`; `tokens` spell it."""
+    # some tokenizers put a blank before the first word
+    blank = int(b"".join(tokens).startswith(b" ") and not text.startswith(" "))
+    ends_T = list(accumulate(len(token) for token in tokens))
+    found, at = [], 0
+    for part in parts:
+        at = text.find(part.strip(), at) + len(part.strip())
+        found.append(bisect_left(ends_T, len(text[:at].encode()) + blank))
+    return found
 
 
 def token_bytes(tokenizer: Any) -> list[bytes]:

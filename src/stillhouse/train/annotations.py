@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.errors import RecipeError
+from stillhouse.kernels.alignment import part_ends
 from stillhouse.train.batch import Branch, Item
 
 STEP_LABELS, STEPS = "step_labels", "steps"
@@ -41,7 +42,9 @@ def step_ends(branch: Branch, items: Sequence[Item], spelled: Sequence[bytes]) -
     labels, ends = [], []
     for item in items:
         record: Any = branch.record(item.index)
-        at = _step_tokens(record, [spelled[i] for i in _response(item)])
+        text = record.response
+        steps = record.columns.get(STEPS) or [line for line in text.splitlines() if line.strip()]
+        at = part_ends(text, steps, [spelled[i] for i in _response(item)])
         told = record.columns.get(STEP_LABELS)
         if not isinstance(told, list) or len(told) != len(at):
             raise RecipeError(
@@ -87,17 +90,3 @@ def _signs(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[float, ...]:
 
 def _changed(one: tuple[int, ...], other: tuple[int, ...]) -> np.ndarray:
     return np.array(_signs(one, other), np.float32)
-
-
-def _step_tokens(record: Any, tokens: Sequence[bytes]) -> list[int]:
-    """The token in which each step ends."""
-    text = record.response
-    steps = record.columns.get(STEPS) or [line for line in text.splitlines() if line.strip()]
-    # some tokenizers put a blank before the first word
-    blank = int(b"".join(tokens).startswith(b" ") and not text.startswith(" "))
-    ends_T = np.cumsum([len(token) for token in tokens])
-    found, at = [], 0
-    for step in steps:
-        at = text.find(step.strip(), at) + len(step.strip())
-        found.append(int(np.searchsorted(ends_T, len(text[:at].encode()) + blank)))
-    return found
