@@ -85,6 +85,7 @@ def local_recipe() -> dict[str, Any]:
     return recipe | {"repeats": 1}
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_a_run_ends_bit_for_bit_the_same(workspace: Workspace, tmp_path: Path) -> None:
     """While answers come in, between steps, in training, while weights are written, in the evaluation."""
     told = {each["moment"]: each["killed"] for each in crashes("chain", workspace(local_recipe(), held=6), tmp_path)}

@@ -91,6 +91,7 @@ def measured(run: Any, arm: str) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / tokens for name in ("nll", "kl_from_teacher", "agreements")}
 
 
+@pytest.mark.slow
 def test_forward_kl_beside_the_teacher_beats_cross_entropy_on_equal_tokens(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
