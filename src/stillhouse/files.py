@@ -5,8 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["replacing", "write_durably"]
+__all__ = ["replacing", "write_durably", "writing_durably"]
 
 
 @contextmanager
@@ -24,11 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Writes under another name, syncs, renames, syncs the folder; makes the folder (not its parents)."""
+@contextmanager
+def writing_durably(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to: under another name, synced, renamed and its folder synced; makes the folder (not its parents)."""
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part, part.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     handle = os.open(path.parent, os.O_RDONLY)
@@ -36,3 +38,9 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """The same of what is there already."""
+    with writing_durably(path) as file:
+        file.write(content)

@@ -475,11 +475,13 @@ def test_a_wait_longer_than_the_patience_ends_the_run(opened: Open, clock: Any, 
         assert sizes(provider) == [5]
 
 
-def test_the_results_of_a_batch_are_never_held_whole(tmp_path: Path) -> None:
-    """40 MB of answers pass through a few: from the wire to a file, from there to the store, from there to who asked."""
+def test_a_batch_is_never_held_whole(tmp_path: Path) -> None:
+    """20 MB of prompts and 40 MB of answers pass through a few: from memory to a file, to the wire, from there to another
+    file, to the store and to who asked.
+    """
     script = (
         "import sys\nfrom stillhouse.testing.provider import FakeProvider\n"
-        "with FakeProvider(lambda prompt: prompt + ' word' * 8000) as provider:\n"
+        "with FakeProvider(lambda prompt: prompt[:9] + ' word' * 8000) as provider:\n"
         "    print(provider.url, flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
@@ -488,7 +490,7 @@ def test_the_results_of_a_batch_are_never_held_whole(tmp_path: Path) -> None:
         with Calls(tmp_path / "store", **QUIET) as calls:
             teacher = calls.teacher("t", backend)
             list(teacher.ask(rows(1)))  # what is imported and connected on the way is not counted
-            asked = rows(1001)[1:]
+            asked = prompts(*(f"q{n} {'x' * 20_000}" for n in range(1000)))
             tracemalloc.start()
             try:
                 number = 0

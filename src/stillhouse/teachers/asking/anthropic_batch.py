@@ -1,13 +1,13 @@
 """Anthropic's message batches: the requests go in one body, the results come as lines."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, BinaryIO
 
 from stillhouse.teachers.asking.faults import error_code, status_fault
 from stillhouse.teachers.asking.hosted import Hosted
-from stillhouse.teachers.asking.http import Received
+from stillhouse.teachers.asking.http import Received, Upload, pieces_of
 from stillhouse.teachers.asking.keys import canonical_json
 from stillhouse.teachers.asking.listing import AGE_S, listed
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
@@ -39,8 +39,7 @@ class AnthropicBatches:
         return canonical_json({"custom_id": key, "params": self._teacher.body(request, seed)}).encode("utf-8")
 
     async def submit(self, submission: Submission) -> str | Fault:
-        content = b'{"requests":[' + b",".join(submission.lines.splitlines()) + b"]}"
-        made = await self._teacher.connected().call("POST", "/messages/batches", content=content)
+        made = await self._teacher.connected().call("POST", "/messages/batches", upload=_body(submission))
         if isinstance(made, Fault):
             return made
         return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
@@ -87,6 +86,21 @@ class AnthropicBatches:
             status = told[0] if told else 400 if "invalid_request_error" in body.decode() else 500
             return Reply(status_fault(status, body, {}, wall=0.0), raw, status)
         return Reply(Fault("protocol", f"a result of the type {kind!r}"), raw)
+
+
+def _body(submission: Submission) -> Upload:
+    """All lines as one JSON list: each line end becomes a comma, the last one none (inside JSON a line end is escaped)."""
+    head, tail, size = b'{"requests":[', b"]}", submission.file.stat().st_size - 1
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        left = size
+        for piece in pieces_of(submission.file):
+            yield piece[:left].replace(b"\n", b",")
+            left -= len(piece)
+        yield tail
+
+    return Upload(pieces, len(head) + size + len(tail))
 
 
 def _created(row: dict[str, Any]) -> float:

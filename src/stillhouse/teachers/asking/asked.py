@@ -235,6 +235,9 @@ class Asked:
             part = slots[start : start + _WINDOW]
             for slot in part:
                 self._named(slot)
+                slot.body = (
+                    ""  # made again when its line is written: a batch has more text than memory should hold twice
+                )
             wanted |= {slot.key: slot.wanted for slot in part}
             known = self._looked_up({slot.key: slot.wanted for slot in part})
             ended |= {key: found if isinstance(found, Failure) else None for key, found in known.items()}

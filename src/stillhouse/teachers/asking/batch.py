@@ -18,7 +18,7 @@ from stillhouse.teachers.asking import jobs
 from stillhouse.teachers.asking.answers import AttemptRow
 from stillhouse.teachers.asking.budget import Spent
 from stillhouse.teachers.asking.jobs import Job, Wanted
-from stillhouse.teachers.asking.keys import canonical_json, derived_seed, request_v1
+from stillhouse.teachers.asking.keys import derived_seed
 from stillhouse.teachers.asking.loop import Loop
 from stillhouse.teachers.asking.pace import later
 from stillhouse.teachers.asking.results import Results
@@ -131,7 +131,7 @@ class Batcher(Asking):
                 len(part),
                 time.time(),
             )
-            taken = {each.key for each in jobs.intend(self.store, job, self.backend.identity(), part)}
+            taken = set(jobs.intend(self.store, job, self.backend.identity(), part, self._line))
             for each in part:
                 if each.key not in taken:
                     self._give_back(missing[each.key])
@@ -155,20 +155,21 @@ class Batcher(Asking):
 
     def _parts(self, affordable: Iterator[tuple[str, Request]]) -> Iterator[list[Wanted]]:
         """Cut by the number of requests and by bytes."""
-        identity, batches = self.backend.identity(), self.backend.batches()
+        most_bytes, size = self.backend.batches().most_bytes, 0
         part: list[Wanted] = []
-        size = 0
         for key, request in affordable:
-            line = batches.line(key, request, derived_seed(key))
-            if part and (len(part) >= self._most or size + len(line) + 1 > batches.most_bytes):
+            wanted = Wanted(key, request, self.settling.worst(request).usd)
+            more = len(self._line(wanted)) + 1  # made again when it is written: 200 MB of lines are not held
+            if part and (len(part) >= self._most or size + more > most_bytes):
                 yield part
                 part, size = [], 0
-            part.append(
-                Wanted(key, canonical_json(request_v1(identity, request)), line, self.settling.worst(request).usd)
-            )
-            size += len(line) + 1
+            part.append(wanted)
+            size += more
         if part:
             yield part
+
+    def _line(self, wanted: Wanted) -> bytes:
+        return self.backend.batches().line(wanted.key, wanted.request, derived_seed(wanted.key))
 
     def _submitted(self, job: Job) -> str | None:
         """Sends a batch that is written down; asks for it first after any reply that leaves its fate open.

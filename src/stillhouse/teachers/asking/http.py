@@ -5,18 +5,20 @@ import importlib
 import ipaddress
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from stillhouse.teachers.asking.faults import error_code, status_fault
 from stillhouse.teachers.asking.wire import Fault
 
-__all__ = ["Received", "Server", "close_clients", "is_own"]
+__all__ = ["Received", "Server", "Upload", "close_clients", "is_own", "pieces_of"]
 
 _CONNECT_S = 20.0
+_PIECE = 1 << 18
 _BEFORE_SENDING = {
     "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL", "ConnectionTimeoutError",
     "ClientProxyConnectionError",
@@ -32,6 +34,15 @@ class Received:
     value: dict[str, Any]
     raw: bytes
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body of `size` bytes, made anew by each call of `pieces`; `kind` is its content type."""
+
+    pieces: Callable[[], Iterator[bytes]]
+    size: int
+    kind: str = "application/json"
 
 
 @dataclass(slots=True)
@@ -74,20 +85,18 @@ class Server:
         path: str,
         *,
         body: Any = None,
-        content: bytes | None = None,
-        files: Any = None,
-        data: Any = None,
+        upload: Upload | None = None,
     ) -> tuple[bytes | Fault, int | None]:
-        """The body of a reply of any kind: what batches and files need. `body` goes as JSON, `files` as a form."""
+        """The body of a reply of any kind: what batches and files need. `body` goes as JSON, an `upload` piece by piece."""
         client = self._made()
         where, _, query = self.url.partition("?")
-        given: dict[str, Any] = {"content": json.dumps(body).encode() if body is not None else content}
-        if files is not None:
-            form = client.build_request("POST", f"{where}{path}", files=files, data=data)
-            given = {"content": form.read(), "headers": {"content-type": form.headers["content-type"]}}
+        given: dict[str, Any] = {"content": json.dumps(body).encode() if body is not None else None}
         address = f"{where}{path}" + (f"{'&' if '?' in path else '?'}{query}" if query else "")
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.timeout) as deadline:
+                if upload is not None:
+                    headers = {"content-length": str(upload.size), "content-type": upload.kind}
+                    given = {"content": _paced(upload, deadline, self.timeout), "headers": headers}
                 response = await client.request(method, address, **given)
         except TimeoutError:
             return Fault("unknown_after_send", f"no complete reply within {self.timeout:g} s"), None
@@ -143,6 +152,21 @@ class Server:
             )
             _open.setdefault(loop, []).append(self._client)
         return self._client
+
+
+def pieces_of(file: Path) -> Iterator[bytes]:
+    """A file, a piece at a time."""
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            yield piece
+
+
+async def _paced(upload: Upload, deadline: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:
+    """The clock of the time-out starts anew with each piece that the server has taken."""
+    clock = asyncio.get_running_loop()
+    for piece in upload.pieces():
+        deadline.reschedule(clock.time() + seconds)
+        yield piece
 
 
 _open: dict[asyncio.AbstractEventLoop, list[Any]] = {}

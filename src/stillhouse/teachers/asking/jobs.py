@@ -9,13 +9,14 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stillhouse.files import write_durably
+from stillhouse.files import writing_durably
 from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
+from stillhouse.teachers.asking.keys import request_body
 from stillhouse.teachers.asking.leases import BATCHED, Lease, alive, release, take
 from stillhouse.teachers.asking.wire import Submission
 from stillhouse.teachers.base import Identity, Request, Sampling
@@ -49,16 +50,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One request of a batch: its line of the input file and what is set aside for it."""
+    """One request of a batch and what is set aside for it."""
 
     key: str
-    body: str
-    line: bytes
+    request: Request
     reserved_usd: float
 
 
 _JOB = "local_id, state, run, teacher, stage, owner, provider_id, input_sha, number, created, found, not_ours"
 _OPEN = "state IN ('intent', 'submitted')"
+_ADD_ITEM = "INSERT INTO batch_item(local_id, key, reserved_usd) VALUES (?, ?, ?)"
 
 
 def open_jobs(store: AnswerStore, identity: Identity) -> list[Job]:
@@ -82,23 +83,33 @@ def pending(store: AnswerStore, keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def intend(store: AnswerStore, job: Job, identity: Identity, wanted: Sequence[Wanted]) -> list[Wanted]:
-    """Writes the batch down before it is sent, in one transaction; gives the requests that are in it.
+def intend(
+    store: AnswerStore, job: Job, identity: Identity, wanted: Iterable[Wanted], line: Callable[[Wanted], bytes]
+) -> list[str]:
+    """Writes the batch down before it is sent, in one transaction; gives the keys of the requests that are in it.
 
-    A request that another living process has in hand is left out. The lines lie in the store's folder before the row.
+    A request that another living process has in hand is left out. The lines, each made by `line` when it is written, lie in
+    the store's folder before the row.
     """
+    mine: list[str] = []
+    path, hashed = _path(store, job.local_id), hashlib.sha256()
     with store.transaction() as db:
-        mine = [each for each in wanted if _leased(store, db, each, job.owner)]
+        with writing_durably(path) as file:
+            for each in wanted:
+                if _leased(store, db, each.key, request_body(identity, each.request), job.owner):
+                    row = line(each) + b"\n"
+                    hashed.update(row)
+                    file.write(row)
+                    db.execute(_ADD_ITEM, (job.local_id, each.key, each.reserved_usd))
+                    mine.append(each.key)
         if mine:
-            lines = b"\n".join(each.line for each in mine) + b"\n"
-            write_durably(_path(store, job.local_id), lines)
             values = (
                 job.local_id, "intent", identity.wire, identity.endpoint, identity.model, job.run, job.teacher, job.stage,
-                job.owner, "", hashlib.sha256(lines).hexdigest(), len(mine), job.created, 0, "", "",
+                job.owner, "", hashed.hexdigest(), len(mine), job.created, 0, "", "",
             )  # fmt: skip
             db.execute(f"INSERT INTO batch_job VALUES ({', '.join('?' * len(values))})", values)
-            items = [(job.local_id, each.key, each.reserved_usd) for each in mine]
-            db.executemany("INSERT INTO batch_item(local_id, key, reserved_usd) VALUES (?, ?, ?)", items)
+    if not mine:
+        path.unlink()
     return mine
 
 
@@ -130,13 +141,17 @@ def submission(store: AnswerStore, job: Job) -> Submission:
     from stillhouse.errors import RunFailed
 
     path = _path(store, job.local_id)
-    lines = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(lines).hexdigest() != job.input_sha:
+    if not path.is_file() or _hashed(path) != job.input_sha:
         raise RunFailed(
             f"{path}: the lines of a batch that is out are gone or were changed; put the file back, or ask for those "
             "requests anew after `still store gc --give-up-batches`"
         )
-    return Submission(job.local_id, lines, job.number, job.created)
+    return Submission(job.local_id, path, job.input_sha, job.number, job.created)
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def keys_of(store: AnswerStore, job: Job) -> frozenset[str]:
@@ -224,15 +239,15 @@ def other_ids(store: AnswerStore, job: Job) -> Collection[str]:
     return {row[0] for row in store.rows(sql, [job.local_id])} | set(strangers.split())
 
 
-def _leased(store: AnswerStore, db: sqlite3.Connection, wanted: Wanted, mine: str) -> bool:
+def _leased(store: AnswerStore, db: sqlite3.Connection, key: str, body: str, mine: str) -> bool:
     until = time.time() + _LEASE_S
     while True:
-        holder = take(store, db, wanted.key, wanted.body, mine, until)
+        holder = take(store, db, key, body, mine, until)
         if holder is None:
             return True
         if holder is BATCHED or alive(holder):
             return False
-        release(db, wanted.key, holder.owner)
+        release(db, key, holder.owner)
 
 
 def results_file(store: AnswerStore, job: Job) -> Path:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
 from stillhouse.teachers.asking.faults import status_fault
 from stillhouse.teachers.asking.hosted import Hosted
-from stillhouse.teachers.asking.http import Received
+from stillhouse.teachers.asking.http import Received, Upload, pieces_of
 from stillhouse.teachers.asking.keys import canonical_json
 from stillhouse.teachers.asking.listing import AGE_S, listed
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
@@ -34,10 +34,7 @@ class OpenAIBatches:
         return canonical_json(line).encode("utf-8")
 
     async def submit(self, submission: Submission) -> str | Fault:
-        name = f"stillhouse-{submission.local_id}.jsonl"
-        sent = await self._teacher.connected().call(
-            "POST", "/files", files={"file": (name, submission.lines)}, data={"purpose": "batch"}
-        )
+        sent = await self._teacher.connected().call("POST", "/files", upload=_form(submission))
         if isinstance(sent, Fault):
             # a file alone costs nothing: whatever became of it, another may be uploaded
             return Fault("transient", sent.detail) if sent.kind == "unknown_after_send" else sent
@@ -75,7 +72,7 @@ class OpenAIBatches:
         content = await self._content(str(row.get("input_file_id")))
         if isinstance(content, Fault):
             return False if content.kind in ("auth", "bad_request") else content
-        return hashlib.sha256(content).digest() == hashlib.sha256(submission.lines).digest()
+        return hashlib.sha256(content).hexdigest() == submission.sha256
 
     async def state(self, batch: str) -> BatchState | Fault:
         row = await self._teacher.connected().call("GET", f"/batches/{batch}")
@@ -115,6 +112,25 @@ class OpenAIBatches:
     async def _content(self, file: str) -> bytes | Fault:
         received, _ = await self._teacher.connected().send("GET", f"/files/{file}/content")
         return received
+
+
+def _form(submission: Submission) -> Upload:
+    """The fields `purpose` and `file` of a form (RFC 7578); the boundary is an id that was drawn for this batch."""
+    mark = f"stillhouse-{submission.local_id}"
+    head = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{mark}.jsonl"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{mark}--\r\n".encode()
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        yield from pieces_of(submission.file)
+        yield tail
+
+    size = len(head) + submission.file.stat().st_size + len(tail)
+    return Upload(pieces, size, f"multipart/form-data; boundary={mark}")
 
 
 def _created(row: dict[str, Any]) -> float:

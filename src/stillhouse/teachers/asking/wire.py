@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 from stillhouse.teachers.base import Answer, Capability, Identity, Request
@@ -99,7 +100,8 @@ class Submission:
     """A batch as it was written down before it was sent: what it is found again by."""
 
     local_id: str
-    lines: bytes  # one JSON line to a request
+    file: Path  # one JSON line to a request, each with its line end
+    sha256: str
     number: int
     created: float
 
