@@ -99,3 +99,20 @@ def test_evolved_problems_are_solved_for_two_rewards(runs: Path) -> None:
     rewarded = [row["reward"] for row in rows if "reward" in row]
     assert rewarded and all(0 <= reward < 1 for reward in rewarded)
     assert any(row["method"] == "judge_or_reward" for row in final.manifest["terms"]["plan"]["teachers"])
+
+
+@pytest.mark.slow
+def test_a_model_that_rewrites_rewards_tokens(runs: Path) -> None:
+    """R42 (RLMEC): corrections teach a generative reward model, whose probabilities reward the student's own answers."""
+    part(ALIGNMENT + "rewriting_model", runs, by_script=True)
+    data = load_recipe(ALIGNMENT + "token_rewards").data
+    mended = scripted(ALIGNMENT + "token_rewards")
+    data["knowledge"], rewriter = mended["knowledge"], {"backend": "run", "path": str(runs / "rewriting-model")}
+    data["teachers"] = mended["teachers"] | {"rewriter": rewriter}
+    data["train"]["args"] |= {"max_steps": 1, "per_device_train_batch_size": 2}
+    data["train"]["rollouts"] |= {"max_new_tokens": 6, "samples": 2}
+    folder = shipped_recipes()[ALIGNMENT + "token_rewards"].parent
+    loaded = Loaded(recipe=build(data, "token_rewards"), folder=folder, data=data)
+    final = execute(loaded, runs / "token-rewards", Options(quiet=True, limit=4))
+    rows = [json.loads(line) for line in (final.path / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/reinforcement.rlmec on rollouts", "loss/supervised.edited on corrected"} <= set(rows[-1])

@@ -81,7 +81,7 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"on": "rollouts", "estimator": "k3"},
         {**OWN, "init": "second"},  # nothing to say of the student that is its own reference
     ),
-    "reinforcement.rlmec": ({"on": "rollouts", "teacher": "main"}, GRADED),
+    "reinforcement.rlmec": ({"on": "rollouts", "teacher": "rewriter"}, GRADED),
     "reinforcement.sampled_reverse_kl": ({"on": "rollouts", "teacher": "main"}, OWN),
     "similarity.attention_relations": ({**TEACHER, "relations": "keys", "heads": 2}, {}),
     "similarity.cka": (TEACHER, {}),
@@ -120,6 +120,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         save_student(Student(make_model(tokenizer, seed), tokenizer), folder / name)
     save_student(Student(make_model(tokenizer, 3, hidden_size=24), tokenizer), folder / "wide")
     save_student(Student(make_model(foreign, 4), foreign), folder / "foreign")
+    long = make_model(tokenizer, 5, max_position_embeddings=512)  # reads an answer twice, and what is asked about it
+    save_student(Student(long, tokenizer), folder / "rewriter")
     rows = []
     for number in range(16):
         word = "abcdefghijklmnop"[number]
@@ -140,7 +142,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         "use": {"purpose": "research", "distributes": []},
         "teachers": {
             name: {"backend": "transformers", "model": str(folder / name)}
-            for name in ("main", "second", "wide", "foreign")
+            for name in ("main", "second", "wide", "foreign", "rewriter")
         }
         | {"vectors": {"backend": "encoder", "model": str(folder / "main")}},
         "knowledge": {

@@ -29,7 +29,7 @@ ROWS = {
     "R37": ["skills/alignment/ranked"],
     "R38": ["skills/alignment/self_play"],
     "R39": ["skills/alignment/self_rewarding"],
-    "R42": ["skills/alignment/minimal_edits"],
+    "R42": ["skills/alignment/minimal_edits", "skills/alignment/rewriting_model"],
     "R45": ["skills/alignment/knowledge_preferences"],
     "R21": ["skills/nlp/checked_rewards", "skills/nlp/verifier"],
 }

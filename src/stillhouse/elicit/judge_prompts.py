@@ -51,6 +51,12 @@ MEND = (
     "change from the first mistake on only what has to change. Write the corrected answer only."
 )
 
+# what a generative reward model is asked, and answers an answer with itself where nothing is wrong with it (RLMEC)
+REWRITE = (
+    "Write this answer again, with as few changes as it needs to be right.\n\nRequest:\n=====\n{prompt}\n=====\nAnswer:\n=====\n"
+    "{response}\n====="
+)
+
 EXPECTED = """\
 Judge an answer to a request.
 

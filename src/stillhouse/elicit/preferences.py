@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from stillhouse.elicit.asking import in_chunks
 from stillhouse.elicit.judge_prompts import EXPECTED, REQUESTED
+from stillhouse.elicit.revising import rewriting_prompt
 from stillhouse.elicit.stepwise import steps_of
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, Seed, content_id, user
 from stillhouse.selection.texts import prompt_text
 from stillhouse.teachers.base import Scores
 
-__all__ = ["conditioned", "corrected", "expected", "first", "known", "reward_model", "step_rewards"]
+__all__ = ["conditioned", "corrected", "expected", "first", "known", "reward_model", "rewriting", "step_rewards"]
 
 
 def known(seeds: Iterable[Seed], *, responses: Sequence[str], scores: str | None = None) -> Iterator[Ranking | Lost]:
@@ -68,6 +69,22 @@ def corrected(examples: Iterable[Example], *, column: str = "was") -> Iterator[R
         name = content_id("Ranking", one.id, wrong)
         origin = Origin((one.id,), one.origin.teacher, one.origin.keys)
         yield Ranking(name, one.prompt, (one.response, wrong), (), one.reference, one.asked, one.columns, origin)
+
+
+def rewriting(examples: Iterable[Example], *, column: str = "was") -> Iterator[Example]:
+    """Lessons of a model that rewrites: shown an answer, it learns its correction; shown a right one, to leave it.
+
+    The column `was` of `feedback.minimal_edit` holds what was corrected; an example without it is right as it stands. Trained on
+    both (`supervised.cross_entropy`), the model is the generative reward model of `reinforcement.rlmec`: shown an answer, it
+    finds the right tokens of it likely and those that it would change unlikely. No teacher is asked. Source: R42 (RLMEC,
+    arXiv 2401.06081).
+    """
+    for one in examples:
+        was = str(one.columns.get(column, one.response))
+        name = content_id("Example", one.id, "rewriting", was)
+        yield replace(
+            one, id=name, prompt=rewriting_prompt(one.prompt, was), origin=replace(one.origin, parents=(one.id,))
+        )
 
 
 def conditioned(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stillhouse.elicit.asking import Unparsed, in_chunks, keys_of, read_each, sections
-from stillhouse.elicit.judge_prompts import GENERAL, MEND, ON_ANSWER, ON_REQUEST, REFLECT, REVISE
+from stillhouse.elicit.judge_prompts import GENERAL, MEND, ON_ANSWER, ON_REQUEST, REFLECT, REVISE, REWRITE
 from stillhouse.elicit.self_knowledge import ranking
 from stillhouse.errors import RecipeError
 from stillhouse.records import Example, Lost, Origin, Prompt, Ranking, content_id, user
@@ -124,6 +124,11 @@ def minimal_edit(
         columns = {**one.columns, "was": one.response}
         origin = Origin((one.id,), teacher.name, keys)
         yield replace(one, id=name, response=text, asked=outcome.request.messages, columns=columns, origin=origin)
+
+
+def rewriting_prompt(prompt: Prompt, answer: str) -> Prompt:
+    """What a generative reward model reads before an answer that it is to write again, or to judge token by token (R42)."""
+    return user(REWRITE.format(prompt=prompt_text(prompt), response=answer))
 
 
 def revised(

@@ -270,10 +270,11 @@ def rlmec(
 ) -> Tensor:
     """Token rewards from a generative reward model's probability of each token (RLMEC, arXiv 2401.06081, R42).
 
-    Right samples (`right_N`) earn clip(P - 0.5, 0, 0.5) at a token, wrong ones clip(P - 0.5, -0.1, 0); the clipped
-    ratio times that is a fixed weight of the log-likelihood. To average as the release does, over tokens with a reward,
-    give the others weight 0. Its second half, imitation of the rewritten answer with weight 1 on edited tokens and 0.5
-    elsewhere, is `supervised.cross_entropy`.
+    `judge_probabilities_N` is how likely the teacher, which learned to rewrite (`preferences.rewriting`), finds each token when
+    it is shown the answer and asked to write it again. Right samples (`right_N`) earn clip(P - 0.5, 0, 0.5) at a token, wrong
+    ones clip(P - 0.5, -0.1, 0); the clipped ratio times that is a fixed weight of the log-likelihood. To average as the release
+    does, over tokens with a reward, give the others weight 0. Its second half, imitation of the rewritten answer with weight 1 on
+    edited tokens and 0.5 elsewhere, is `supervised.edited`.
     """
     weight_n, student_n, rollout_n, judge_n, right_n = _counted(
         weight_N, student_logprobs_N, rollout_logprobs_N, judge_probabilities_N, right_N

@@ -185,7 +185,8 @@ class GroupArrays:
         if name == "teacher_logprobs_N":
             return self._logprobs(term.teachers[0], layers)
         if name == "judge_probabilities_N":
-            return self._logprobs(term.teachers[0], layers).exp()
+            logits = self.online[term.teachers[0]].judge(self.branch, self.items).logits_NV
+            return target_logprobs(logits, self.target_ids_N, self._ones_N, vocabulary=self.vocabulary).exp()
         if name == "teacher_hidden_NH":
             return self._beside(term, counted, layers).hidden_NH[term.layers[1]].to(self.device)
         if name == "teacher_relations_BTH":

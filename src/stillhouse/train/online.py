@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.errors import RecipeError
+from stillhouse.elicit.revising import rewriting_prompt
+from stillhouse.errors import RecipeError, RunFailed
 from stillhouse.generate import answering
 from stillhouse.render import TOGETHER, Reading, Rendered, end_ids, fingerprint, pad_id, reading_of, same_rendering
 from stillhouse.teachers.base import Reveals
+from stillhouse.teachers.forced import context
 from stillhouse.train.across import Aligned, Bridge
 from stillhouse.train.batch import Branch, Item, Layer
-from stillhouse.train.forward import Shown, has_plain_head, packs_sequences, show
+from stillhouse.train.forward import Shown, has_plain_head, packs_sequences, read_as_one, show
 from stillhouse.train.packing import Packed, pack
 
 _REMEMBERED = 4096  # alignments of responses: those of a data set, or of many steps of own answers
@@ -108,11 +110,34 @@ class OnlineTeacher:
         if self.same and (self.packing or not batch.shared):
             rows = batch.rows[group]
             return self._shown(layers, batch.ids_RC[rows], batch.position_RC[rows], batch.target_RC[rows])
-        items = batch.items[group]
-        own = [self._under_own_prompt(branch, item, number) for number, item in enumerate(items)]
-        anew = pack({group: own}, pad=pad_id(self.tokenizer), packing=self.packing)
+        return self._anew([self.prompt(branch, item) for item in batch.items[group]], batch.items[group], layers)
+
+    def judge(self, branch: Branch, items: Sequence[Item]) -> Shown:
+        """What it says at the targets of each of `items` when it is shown that very answer and asked to rewrite it (R42).
+
+        Raises RunFailed where an answer shown and written again does not fit its context.
+        """
+        prompts = []
+        for item in items:
+            record = branch.record(item.index)
+            asked = rewriting_prompt(record.prompt, self._text(record, item))
+            prompts.append(self.reading.prompt(self.tokenizer, asked))
+            if (size := len(prompts[-1]) + item.targets) > context(self.model):
+                raise RunFailed(
+                    f"train: teacher {self.name!r} is to rewrite an answer of {item.targets} tokens and would read {size}, more "
+                    f"than its {context(self.model)}; lower max_new_tokens, or take a model with a longer context"
+                )
+        return self._anew(prompts, items, ())
+
+    def _anew(self, prompts: Sequence[Sequence[int]], items: Sequence[Item], layers: Sequence[Layer]) -> Shown:
+        """What the teacher says at the targets of each of `items` behind another prompt."""
+        own = [
+            Item(np.concatenate([np.array(prompt, np.int32), item.ids[item.start :]]), len(prompt), number)
+            for number, (prompt, item) in enumerate(zip(prompts, items, strict=True))
+        ]
+        anew = pack({"": own}, pad=pad_id(self.tokenizer), packing=self.packing)
         shown = self._shown(layers, anew.ids_RC, anew.position_RC, anew.target_RC)
-        placed = [item.index for item in anew.items[group]]
+        placed = [item.index for item in anew.items[""]]
         return shown.arranged([own[number].targets for number in placed], np.argsort(placed).tolist())
 
     def prompt(self, branch: Branch, item: Item) -> list[int]:
@@ -122,13 +147,11 @@ class OnlineTeacher:
             self._prompts[key] = self.reading.prompt(self.tokenizer, branch.record(item.index).prompt)
         return self._prompts[key]
 
-    def _under_own_prompt(self, branch: Branch, item: Item, number: int) -> Item:
-        prompt = self.prompt(branch, item)
-        return Item(np.concatenate([np.array(prompt, np.int32), item.ids[item.start :]]), len(prompt), number)
-
     @torch.no_grad()
     def _shown(self, layers: Sequence[Layer], *arrays_RC: np.ndarray) -> Shown:
         arrays = [torch.from_numpy(array).to(self.model.device) for array in arrays_RC]
+        if not layers and (shown := read_as_one(self.model, *arrays, fused=self.fused)) is not None:
+            return shown
         with answering(self.model):
             return show(self.model, *arrays, layers=layers, fused=self.fused)
 
