@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.signals.bits import PrefixCode, packed, padded, unpacked
+from stillhouse.signals.bits import PrefixCode, packed, padded, unpacked, words_of
 from stillhouse.signals.codecs import STEP, Draws, Kept, SampledCodec, StatesCodec, TopKCodec, id_gaps
 from stillhouse.signals.taking import sampled, top_k
 
@@ -18,7 +18,7 @@ def test_numbers_come_back_in_their_widths(pairs: list[tuple[int, int]]) -> None
     values = np.array([value & ((1 << width) - 1) for width, value in pairs])
     stream = packed(values, widths)
     assert len(stream) == -(-int(widths.sum()) // 8)
-    assert unpacked(padded(stream), np.cumsum(widths) - widths, widths).tolist() == values.tolist()
+    assert unpacked(words_of(padded(stream)), np.cumsum(widths) - widths, widths).tolist() == values.tolist()
 
 
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=80), st.integers(1000, 200_000))

@@ -67,7 +67,8 @@ class Dense:
                 log_q_bV, q_bV = _softmax_(logits_bV, temperature)
                 value_b, qg_bV = pair(*_softmax_(teacher_nV[part], temperature), log_q_bV, q_bV)
                 total_b1 = qg_bV.sum(-1, keepdim=True)
-                return value_b * temperature**2, qg_bV.addcmul_(q_bV, total_b1, value=-1.0).mul_(temperature)
+                gradient_bV = qg_bV.addcmul_(q_bV, total_b1, value=-1.0)
+                return value_b * temperature**2, gradient_bV if temperature == 1.0 else gradient_bV.mul_(temperature)
 
             return block
 
@@ -148,10 +149,11 @@ class Sampled:
             log_p_nK = _merged(ids_nK, share_nK).log()
 
             def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
-                log_q_bV, q_bV = _softmax_(logits_bV, 1.0)
-                share_bK = share_nK[part]
-                gap_bK = log_p_nK[part].clamp(min=FLOOR) - log_q_bV.gather(-1, ids_nK[part])
-                return (share_bK * gap_bK).sum(-1), q_bV.scatter_add_(-1, ids_nK[part], -share_bK)
+                share_bK, ids_bK = share_nK[part], ids_nK[part]
+                q_bV, log_sum_b1 = _normalised(logits_bV)
+                log_q_bK = (logits_bV.gather(-1, ids_bK) - log_sum_b1).clamp_(min=FLOOR)
+                gap_bK = log_p_nK[part].clamp(min=FLOOR) - log_q_bK
+                return (share_bK * gap_bK).sum(-1), q_bV.scatter_add_(-1, ids_bK, -share_bK)
 
             return block
 
@@ -210,10 +212,16 @@ def _softmax_(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probabilities at a temperature, in place of the logits, and probabilities: one exponential for both."""
     if temperature != 1.0:
         logits = logits.div_(temperature)
-    highest = logits.amax(-1, keepdim=True)
-    probs = (logits - highest).exp_()
-    total = probs.sum(-1, keepdim=True)
-    return logits.sub_(highest.add_(total.log())).clamp_(min=FLOOR), probs.div_(total)
+    probs, log_sum = _normalised(logits)
+    return logits.sub_(log_sum).clamp_(min=FLOOR), probs
+
+
+def _normalised(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax and [..., 1] the log of its sum. The softmax is one pass in the cache, at two thirds of an exponential's time;
+    the sum is read off its largest probability, which is never small.
+    """
+    probs = logits.softmax(-1)
+    return probs, logits.amax(-1, keepdim=True).sub_(probs.amax(-1, keepdim=True).log_())
 
 
 def _with_teacher_tail(log_p_nK: Tensor, *, has_tail: bool) -> Tensor:
@@ -228,15 +236,16 @@ def _on_partition(
 ) -> tuple[Tensor, Tensor]:
     """A divergence over K tokens and a tail. The tail is summed directly: 1 minus the kept mass has no digits left."""
     kept_bK = logits_bV.gather(-1, ids_bK)
-    logits_bV.scatter_(-1, ids_bK, -torch.inf)
-    tail_b1 = logits_bV.logsumexp(-1, keepdim=True)
-    log_q_bB = torch.cat([kept_bK.masked_fill(padding_bK, -torch.inf), tail_b1], -1)
-    log_q_bB = (log_q_bB - log_q_bB.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
+    highest_b1 = logits_bV.scatter_(-1, ids_bK, -torch.inf).amax(-1, keepdim=True)
+    # a student that rules out the whole tail has no token to move there: a kept one, written over below, stands in
+    logits_bV.scatter_(-1, ids_bK[:, :1], torch.where(highest_b1 == -torch.inf, 0.0, -torch.inf).to(logits_bV.dtype))
+    share_bV = logits_bV.softmax(-1)
+    tail_b1 = highest_b1 - share_bV.amax(-1, keepdim=True).log_()
+    log_q_bB = torch.cat([kept_bK.masked_fill_(padding_bK, -torch.inf), tail_b1], -1)
+    log_q_bB = log_q_bB.sub_(log_q_bB.logsumexp(-1, keepdim=True)).clamp_(min=FLOOR)
     q_bB = log_q_bB.exp()
     value_b, qg_bB = pair(log_p_bB, log_p_bB.exp(), log_q_bB, q_bB)
     back_bB = qg_bB - q_bB * qg_bB.sum(-1, keepdim=True)
-    # a student that rules out the whole tail has no token to move there
-    share_bV = logits_bV.sub_(tail_b1.clamp(min=torch.finfo(logits_bV.dtype).min)).exp_()
     gradient_bV = share_bV.mul_(back_bB[:, -1:])
     back_bK = torch.where(padding_bK, back_bB[:, :1], back_bB[:, :-1])
     return value_b, gradient_bV.scatter_(-1, ids_bK, back_bK)

@@ -32,7 +32,7 @@ class Readable(Protocol):
     dtype: torch.dtype  # of the computation
 
     def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
-        """A fresh [n, vocabulary], for the caller to overwrite."""
+        """[n, vocabulary] for the caller to overwrite: fresh, or where the gradient that is then collected will lie."""
         ...
 
 
@@ -70,15 +70,27 @@ class TensorLogits:
         self._gradient_NV = torch.zeros_like(self._logits_NV) if wanted[0] else None
 
     def rows(self, rows: Tensor, vocabulary: int, dtype: torch.dtype) -> Tensor:
+        own = self._gradient_NV
+        if own is not None and own.dtype == dtype and vocabulary == self.width and (run := _run_of(rows)) is not None:
+            return own[run].copy_(self._logits_NV[run])  # they become their gradient where it belongs
         return self._logits_NV[rows, :vocabulary].to(dtype)
 
     def collect(self, rows: Tensor, gradient_nV: Tensor) -> None:
-        if self._gradient_NV is not None:
-            self._gradient_NV[rows, : gradient_nV.shape[1]] = gradient_nV.to(self._gradient_NV.dtype)
+        own = self._gradient_NV
+        if own is not None and gradient_nV.untyped_storage().data_ptr() != own.untyped_storage().data_ptr():
+            own[rows, : gradient_nV.shape[1]] = gradient_nV.to(own.dtype)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         gradient = self._gradient_NV
         return (None if gradient is None else gradient.view(self.tensors[0].shape),)
+
+
+def _run_of(rows: Tensor) -> slice | None:
+    """Ascending rows as a slice, where they follow each other. On a GPU the question would cost a wait."""
+    if rows.device.type != "cpu" or not len(rows):
+        return None
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else None
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

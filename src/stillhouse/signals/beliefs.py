@@ -154,7 +154,7 @@ def shifted_scores(read: Any, responses: Sequence[Sequence[int]], head: Any) -> 
 
     The first and the last token of each response are left out, so that all three are about the same positions.
     """
-    score_NS = np.stack([_beliefs_in(read, _shifted(responses, shift), head) for shift in _SHIFTS], -1)
+    score_NS = _beliefs_in(read, np.stack([_shifted(responses, shift) for shift in _SHIFTS], -1), head)
     ends = np.cumsum([len(ids) for ids in responses])
     return np.stack([score_NS[end - len(ids) + 1 : end - 1].mean(0) for end, ids in zip(ends, responses)])
 
@@ -164,19 +164,26 @@ def _shifted(responses: Sequence[Sequence[int]], shift: int) -> np.ndarray:
     return np.concatenate([np.roll(np.asarray(ids), -shift) for ids in responses])
 
 
-def _beliefs_in(read: Any, ids_N: np.ndarray, head: Any) -> np.ndarray:
+def _beliefs_in(read: Any, ids_NS: np.ndarray, head: Any) -> np.ndarray:
+    """The log-beliefs in several tokens at each position."""
     if isinstance(read, Kept):
         ids_NK, logprobs_NK = read.padded()
-        hit_NK = ids_NK == ids_N[:, None]
         tail_N = np.log((1 - np.exp(logprobs_NK).sum(-1)).clip(min=1e-9))
-        return np.where(hit_NK.any(-1), np.where(hit_NK, logprobs_NK, -np.inf).max(-1), tail_N)
+        hits = [ids_NK == ids_N[:, None] for ids_N in ids_NS.T]
+        found = [np.where(hit_NK.any(-1), np.where(hit_NK, logprobs_NK, -np.inf).max(-1), tail_N) for hit_NK in hits]
+        return np.stack(found, -1)
     if isinstance(read, Draws):
         ids_NK, times_NK = read.padded()
+        drawn_NS = np.stack([((ids_NK == ids_N[:, None]) * times_NK).sum(-1) for ids_N in ids_NS.T], -1)
         # half a draw for what was never drawn
-        return np.log(((ids_NK == ids_N[:, None]) * times_NK).sum(-1) + 0.5) - np.log(times_NK.sum(-1) + 0.5)
+        return np.log(drawn_NS + 0.5) - np.log(times_NK.sum(-1, keepdims=True) + 0.5)
     import torch
 
-    from stillhouse.kernels.fused import target_logprobs
+    from stillhouse.kernels.fused import CPU_CHUNK_ROWS
 
-    ids = torch.from_numpy(ids_N.astype(np.int64))
-    return target_logprobs(head.projected(read), ids, torch.ones(len(ids))).numpy()
+    ids, source = torch.from_numpy(ids_NS.astype(np.int64)), head.projected(read).source()
+    found = []
+    for rows in torch.arange(len(ids)).split(CPU_CHUNK_ROWS):
+        logits_nV = source.rows(rows, source.width, source.dtype)
+        found.append((logits_nV.gather(-1, ids[rows]) - logits_nV.logsumexp(-1, keepdim=True)).numpy())
+    return np.concatenate(found)

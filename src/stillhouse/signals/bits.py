@@ -26,11 +26,17 @@ def packed(values: np.ndarray, widths: np.ndarray | int) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def unpacked(stream: np.ndarray, starts: np.ndarray, widths: np.ndarray | int) -> np.ndarray:
-    """The numbers that begin at the bits `starts`, as int64. `stream` is uint8 and padded (`padded`)."""
-    words = np.ndarray((max(len(stream) - 3, 0),), "<u4", stream, 0, (1,))
-    masks = (np.uint32(1) << np.asarray(widths, np.uint32)) - np.uint32(1)
-    return ((words[starts >> 3] >> (starts & 7).astype(np.uint32)) & masks).astype(np.int64)
+def unpacked(words: np.ndarray, starts: np.ndarray, widths: np.ndarray | int) -> np.ndarray:
+    """The numbers that begin at the bits `starts` of a stream, as int64; `words` is what `words_of` made of it."""
+    found = words.take(starts >> 3, mode="clip")
+    found >>= (starts & 7).astype(np.uint32)
+    found &= (np.uint32(1) << np.asarray(widths, np.uint32)) - np.uint32(1)
+    return found.astype(np.int64)
+
+
+def words_of(stream: np.ndarray) -> np.ndarray:
+    """The 32 bits from each byte of a padded stream on, side by side: read where they lie they take three times as long."""
+    return np.ndarray((max(len(stream) - 3, 0),), "<u4", stream, 0, (1,)).astype(np.uint32)
 
 
 def padded(stream: bytes) -> np.ndarray:
@@ -47,7 +53,7 @@ def unary(values: np.ndarray) -> bytes:
 
 def ones(stream: np.ndarray) -> np.ndarray:
     """The places of the set bits."""
-    return np.flatnonzero(np.unpackbits(stream, bitorder="little"))
+    return np.flatnonzero(np.unpackbits(stream, bitorder="little").view(bool))
 
 
 def bytes_of(bits: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.signals.bits import PrefixCode, bytes_of, ones, packed, padded, ranges, unary, unpacked
+from stillhouse.signals.bits import PrefixCode, bytes_of, ones, packed, padded, ranges, unary, unpacked, words_of
 
 STEP = 1 / 16  # nats
 _TAIL_STEP = 1 / 2048  # nats of the log of the tail
@@ -76,13 +76,14 @@ class TopKCodec:
 
     def decode(self, stream: np.ndarray, starts_R: np.ndarray, ends_R: np.ndarray, tokens_R: np.ndarray) -> Kept:
         """The rows that lie in `stream` (`bits.padded`) from the bytes `starts_R` to `ends_R`."""
+        words = words_of(stream)
         low_R, at_R = stream[starts_R].astype(np.int64), starts_R + 1
-        counts_N, at_R = _section(stream, at_R, tokens_R, self._count_width)
-        tail_N, at_R = _section(stream, at_R, tokens_R, 16)
+        counts_N, at_R = _section(words, at_R, tokens_R, self._count_width)
+        tail_N, at_R = _section(words, at_R, tokens_R, 16)
         kept_R = np.add.reduceat(counts_N, np.cumsum(tokens_R) - tokens_R)
-        ids_n, at_R = _prefixed(stream, at_R, kept_R, self.ids)
+        ids_n, at_R = _prefixed(words, at_R, kept_R, self.ids)
         low_n = np.repeat(low_R, kept_R)
-        rest_n, at_R = _section(stream, at_R, kept_R, low_R)
+        rest_n, at_R = _section(words, at_R, kept_R, low_R)
         high_n = _gaps(stream, at_R, ends_R, kept_R) - 1
         firsts_N = np.cumsum(counts_N) - counts_N
         steps_n = _restarted_sum((high_n << low_n) | rest_n, counts_N, firsts_N)
@@ -94,10 +95,10 @@ class TopKCodec:
 
     def recoded(self, row: bytes, tokens: int, ids: PrefixCode) -> bytes:
         """The same row with its ids in another code; nothing else of it is touched."""
-        stream, at_R, tokens_R = padded(row), np.array([1]), np.array([tokens])
-        counts_N, at_R = _section(stream, at_R, tokens_R, self._count_width)
-        _, begin_R = _section(stream, at_R, tokens_R, 16)
-        ids_n, end_R = _prefixed(stream, begin_R, np.array([counts_N.sum()]), self.ids)
+        words, at_R, tokens_R = words_of(padded(row)), np.array([1]), np.array([tokens])
+        counts_N, at_R = _section(words, at_R, tokens_R, self._count_width)
+        _, begin_R = _section(words, at_R, tokens_R, 16)
+        ids_n, end_R = _prefixed(words, begin_R, np.array([counts_N.sum()]), self.ids)
         return row[: begin_R[0]] + _coded(ids_n, ids) + row[end_R[0] :]
 
     @property
@@ -118,7 +119,7 @@ class SampledCodec:
 
     def decode(self, stream: np.ndarray, starts_R: np.ndarray, ends_R: np.ndarray, tokens_R: np.ndarray) -> Draws:
         sizes_R = bytes_of(tokens_R * self.draws)
-        part = stream[ranges(starts_R, sizes_R)]
+        part = _joined(stream, starts_R, sizes_R)
         place_n = ones(part)
         # a position is exactly `draws` bits of its row, each run of them ending in a one
         row_bits_R = (np.cumsum(sizes_R) - sizes_R) * 8
@@ -128,7 +129,7 @@ class SampledCodec:
         times_n = np.diff(place_n, prepend=-1)
         times_n[firsts_N] = place_n[firsts_N] - first_bit_N + 1
         kept_R = np.add.reduceat(counts_N, np.cumsum(tokens_R) - tokens_R)
-        gaps_n, _ = _prefixed(stream, starts_R + sizes_R, kept_R, self.ids)
+        gaps_n, _ = _prefixed(words_of(stream), starts_R + sizes_R, kept_R, self.ids)
         ids_n = _restarted_sum(gaps_n + 1, counts_N, firsts_N) - 1
         return Draws(counts_N, ids_n, times_n)
 
@@ -136,7 +137,7 @@ class SampledCodec:
         """The same row with its ids in another code; nothing else of it is touched."""
         begin = int(bytes_of(np.array(tokens * self.draws)))
         kept_R = np.array([len(ones(np.frombuffer(row[:begin], np.uint8)))])
-        gaps_n, _ = _prefixed(padded(row), np.array([begin]), kept_R, self.ids)
+        gaps_n, _ = _prefixed(words_of(padded(row)), np.array([begin]), kept_R, self.ids)
         return row[:begin] + _coded(gaps_n, ids)
 
 
@@ -161,13 +162,13 @@ class StatesCodec:
 
     def decode(self, stream: np.ndarray, starts_R: np.ndarray, ends_R: np.ndarray, tokens_R: np.ndarray) -> np.ndarray:
         """hidden_NH in float32."""
-        part = stream[ranges(starts_R, ends_R - starts_R)]
+        part = _joined(stream, starts_R, ends_R - starts_R)
         if self.dtype == "float32":
             return part.view("<f4").reshape(-1, self.width)
         if self.dtype == "bfloat16":
             return (part.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(-1, self.width)
-        scale = stream[ranges(starts_R, 4 * tokens_R)].view("<f4")
-        whole = stream[ranges(starts_R + 4 * tokens_R, self.width * tokens_R)].view(np.int8)
+        scale = _joined(stream, starts_R, 4 * tokens_R).view("<f4")
+        whole = _joined(stream, starts_R + 4 * tokens_R, self.width * tokens_R).view(np.int8)
         return whole.reshape(-1, self.width) * scale[:, None]
 
 
@@ -189,33 +190,39 @@ def _tail_code(tail_T: np.ndarray) -> np.ndarray:
     return np.where(tail_T > 1e-13, code_T.clip(1, _NO_TAIL - 1), _NO_TAIL).astype(np.int64)
 
 
+def _joined(stream: np.ndarray, starts_R: np.ndarray, sizes_R: np.ndarray) -> np.ndarray:
+    """So many bytes of each row, one after the other."""
+    return np.concatenate([stream[start : start + size] for start, size in zip(starts_R.tolist(), sizes_R.tolist())])
+
+
 def _section(
-    stream: np.ndarray, at_R: np.ndarray, numbers_R: np.ndarray, width: int | np.ndarray
+    words: np.ndarray, at_R: np.ndarray, numbers_R: np.ndarray, width: int | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """So many numbers of each row, `width` bits each (one for all, or by row), and where the next section begins."""
     width_R = np.broadcast_to(np.asarray(width, np.int64), numbers_R.shape)
-    widths = np.repeat(width_R, numbers_R)
-    starts = np.repeat(at_R * 8, numbers_R) + ranges(np.zeros_like(numbers_R), numbers_R) * widths
-    return unpacked(stream, starts, widths), at_R + bytes_of(numbers_R * width_R)
+    widths = width if isinstance(width, int) else np.repeat(width_R, numbers_R)
+    ends_R = np.cumsum(numbers_R)
+    begin_n = np.repeat(at_R * 8 - (ends_R - numbers_R) * width_R, numbers_R)
+    return unpacked(words, np.arange(ends_R[-1]) * widths + begin_n, widths), at_R + bytes_of(numbers_R * width_R)
 
 
 def _prefixed(
-    stream: np.ndarray, at_R: np.ndarray, numbers_R: np.ndarray, code: PrefixCode
+    words: np.ndarray, at_R: np.ndarray, numbers_R: np.ndarray, code: PrefixCode
 ) -> tuple[np.ndarray, np.ndarray]:
-    classes_n, at_R = _section(stream, at_R, numbers_R, 2)
+    classes_n, at_R = _section(words, at_R, numbers_R, 2)
     widths_n = np.array(code.widths)[classes_n]
     ends_n = np.cumsum(widths_n)
     firsts_R = np.cumsum(numbers_R) - numbers_R
     before_R = ends_n[firsts_R] - widths_n[firsts_R]
     starts_n = ends_n - widths_n + np.repeat(at_R * 8 - before_R, numbers_R)
     bits_R = np.diff(np.append(before_R, ends_n[-1]))
-    return unpacked(stream, starts_n, widths_n) + code.bases[classes_n], at_R + bytes_of(bits_R)
+    return unpacked(words, starts_n, widths_n) + code.bases[classes_n], at_R + bytes_of(bits_R)
 
 
 def _gaps(stream: np.ndarray, at_R: np.ndarray, ends_R: np.ndarray, numbers_R: np.ndarray) -> np.ndarray:
     """The distances between the ones of each row's last section, the first counted from its beginning."""
     sizes_R = ends_R - at_R
-    place_n = ones(stream[ranges(at_R, sizes_R)])
+    place_n = ones(_joined(stream, at_R, sizes_R))
     firsts_R = np.cumsum(numbers_R) - numbers_R
     gaps_n = np.diff(place_n, prepend=-1)
     gaps_n[firsts_R] = place_n[firsts_R] - (np.cumsum(sizes_R) - sizes_R) * 8 + 1
