@@ -122,6 +122,8 @@ class Calls:
             )
         if online:
             self._prices[name] = asdict(_known_price(name, backend))
+        elif (hourly := getattr(backend, "hourly_usd", None)) is not None:
+            self._prices[name] = {"hourly_usd": hourly, "id": "recipe, per hour"}
         if budget is not None and not self.purse.knows("teacher", name):
             self.purse.limit("teacher", name, budget, spent_before(self.store, self.run, teacher=name))
         if stage_budget is not None and not self.purse.knows("stage", stage):
@@ -143,7 +145,7 @@ class Calls:
         return Verdicts(self.store, self.run, stage, parser, version)
 
     def prices(self) -> dict[str, dict[str, Any]]:
-        """What each server was taken to cost, in dollars per million tokens, and where that is from."""
+        """What each server was taken to cost, in dollars per million tokens, a local teacher by the hour; and where from."""
         return self._prices
 
     def counts(self) -> dict[str, Counts]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
@@ -24,6 +24,7 @@ from stillhouse.records import Prompt
 from stillhouse.render import Rendered, end_ids, fingerprint, pad_id, reading_of
 from stillhouse.teachers.asking.answers import default_store
 from stillhouse.teachers.asking.keys import derived_seed, request_key
+from stillhouse.teachers.asking.prices import hourly_price
 from stillhouse.teachers.base import Answer, Capability, Failure, Identity, Outcome, Request, TokenBeliefs
 from stillhouse.teachers.forced import context, forced
 
@@ -40,8 +41,8 @@ class Teacher:
 
     Prompts go through the model's own chat template; a model without one continues the plain text. An answer depends on
     its prompt and its own random numbers, drawn from the key of its request; float rounding lets the batch touch the
-    last bits, so requests are batched in chunks of four times `batch_size`, fixed by position. Raises TeacherError
-    where the model cannot be loaded.
+    last bits, so requests are batched in chunks of four times `batch_size`, fixed by position. `price` is `{per_hour}`,
+    dollars for an hour in which it generates. Raises TeacherError where the model cannot be loaded.
     """
 
     capabilities: frozenset[Capability] = frozenset({"generate", "top_logprobs", "logits", "hidden_states"})
@@ -56,10 +57,11 @@ class Teacher:
         device: str = "auto",
         batch_size: int = 32,
         trust_remote_code: bool = False,
+        price: Mapping[str, float] | None = None,
     ) -> None:
         if batch_size < 1:
             raise RecipeError(f"transformers teacher: batch_size is 1 or more, not {batch_size}")
-        self.chunk = 4 * batch_size
+        self.chunk, self.hourly_usd = 4 * batch_size, hourly_price(price)
         self._name, self._revision, self._dtype, self._device = os.fspath(model), revision, dtype, device
         self._batch_size, self._trust = batch_size, trust_remote_code
         self._loaded: tuple[Any, Any] | None = None

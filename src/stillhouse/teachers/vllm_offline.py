@@ -11,6 +11,7 @@ from stillhouse.render import fingerprint, render, render_prompt
 from stillhouse.teachers import transformers
 from stillhouse.teachers.asking.beliefs import own_beliefs, packed, read_prompt_logprobs
 from stillhouse.teachers.asking.keys import derived_seed, request_key
+from stillhouse.teachers.asking.prices import hourly_price
 from stillhouse.teachers.asking.wire import Fault
 from stillhouse.teachers.base import (
     Answer,
@@ -34,8 +35,8 @@ class Teacher:
     Prompts go through the model's own chat template here and to the engine as tokens; what it says it read must be
     those tokens. A prompt that does not fit is set apart beforehand, because one of them aborts a whole batch. Each
     sampled answer has its own seed, made from its key; batching still touches the last bits, so it is done in chunks
-    fixed by position. `engine` is passed to `vllm.LLM` as it stands and is part of the key. Raises TeacherError where
-    vLLM is missing or cannot load the model.
+    fixed by position. `engine` is passed to `vllm.LLM` as it stands and is part of the key. `price` is `{per_hour}`,
+    dollars for an hour in which it generates. Raises TeacherError where vLLM is missing or cannot load the model.
     """
 
     capabilities: frozenset[Capability] = frozenset({"generate", "top_logprobs"})
@@ -51,7 +52,9 @@ class Teacher:
         dtype: str = "auto",
         max_logprobs: int = 20,
         engine: Mapping[str, Any] | None = None,
+        price: Mapping[str, float] | None = None,
     ) -> None:
+        self.hourly_usd = hourly_price(price)
         self._model, self._revision, self._dtype, self._max_logprobs = model, revision, dtype, max_logprobs
         self._engine, self._llm = dict(engine or {}), None
         self._weights = transformers.Teacher(model=model, revision=revision, dtype=dtype)

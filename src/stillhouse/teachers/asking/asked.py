@@ -288,29 +288,39 @@ class Asked:
         keys = {id(request): key for key, request in missing.items()}
         results: dict[str, Answer | Failure] = {}
         rows: list[AttemptRow] = []
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         try:
             for outcome in self.backend.ask(list(missing.values())):
                 key = keys.get(id(outcome.request)) or request_key(self.identity(), outcome.request)
                 results[key] = usable(outcome.result) if isinstance(outcome.result, Answer) else outcome.result
                 rows += _rows(key, outcome, results[key], started, self._stage)
                 if whole and len(results) % whole == 0:
-                    self._commit(rows, missing)
-                    rows, started = [], time.time()
+                    self._commit(rows, missing, results, time.monotonic() - began)
+                    rows, started, began = [], time.time(), time.monotonic()
         except BaseException:
             if not getattr(self.backend, "chunk", 0):
-                self._commit(rows, missing)
+                self._commit(rows, missing, results, time.monotonic() - began)
             raise
-        self._commit(rows, missing)
+        self._commit(rows, missing, results, time.monotonic() - began)
         for key in missing:
             results.setdefault(key, Failure("no_answer", "the teacher gave nothing back for this request"))
         return results
 
-    def _commit(self, rows: list[AttemptRow], missing: dict[str, Request]) -> None:
+    def _commit(
+        self,
+        rows: list[AttemptRow],
+        missing: dict[str, Request],
+        results: dict[str, Answer | Failure],
+        seconds: float,
+    ) -> None:
+        """What a local teacher gave in so many seconds; where its hours have a price, the attempts share it equally."""
+        if rows and (hourly := getattr(self.backend, "hourly_usd", None)) is not None:
+            rows = [_priced(row, hourly * seconds / 3600 / len(rows)) for row in rows]
+            results |= {row.key: row.answer for row in rows if row.answer is not None}
         bodies = [(row.key, request_body(self.identity(), missing[row.key])) for row in rows]
         self._calls.store.commit(self._calls.run, self.name, rows, bodies)
         counts = self._calls.counts()[self.name]
-        counts.seconds += max((row.finished - row.started for row in rows), default=0.0)
+        counts.seconds += seconds if rows else 0.0
         for row in rows:
             book(counts, row)
             spent = Spent(row.settled_usd or 0.0, row.input_tokens + row.output_tokens)
@@ -367,6 +377,11 @@ def _rows(key: str, outcome: Outcome, result: Answer | Failure, started: float, 
             logprobs=outcome.logprobs,
         )
     ]
+
+
+def _priced(row: AttemptRow, usd: float) -> AttemptRow:
+    answer = None if row.answer is None else replace(row.answer, cost_usd=usd)
+    return replace(row, answer=answer, settled_usd=usd, price_id="recipe, per hour")
 
 
 def _count(counts: Counts, result: Answer | Failure, rung: int) -> None:

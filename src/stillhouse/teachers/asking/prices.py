@@ -1,13 +1,14 @@
 """What an endpoint costs: the recipe's own price, nothing for a server of one's own, else the table of genai-prices."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Literal
 
 from stillhouse.errors import RecipeError
 from stillhouse.teachers.asking.http import is_own
 from stillhouse.teachers.asking.wire import Price
 
-__all__ = ["price_of"]
+__all__ = ["hourly_price", "price_of"]
 
 
 def price_of(
@@ -22,14 +23,30 @@ def price_of(
 
 
 def _given(price: Mapping[str, float], processing: str) -> Price:
-    if not {"in", "out"} <= set(price) <= {"in", "out", "cached", "batch"} or any(
-        value < 0 for value in price.values()
-    ):
+    if not {"in", "out"} <= set(price) <= {"in", "out", "cached", "batch"} or not _amounts(price):
         raise RecipeError(f"price is {{in: ..., out: ...}} in dollars per million tokens, not {dict(price)}")
     share = price.get("batch", 1.0) if processing == "batch" else 1.0
     cached = price.get("cached")
     told = "recipe" if processing == "online" else f"recipe, batch at {share:g}"
     return Price(price["in"] * share, price["out"] * share, None if cached is None else cached * share, told)
+
+
+def hourly_price(given: Mapping[str, float] | None) -> float | None:
+    """Dollars for an hour in which a local teacher works, of `{per_hour}`; None where it has no price.
+
+    Raises RecipeError for anything else.
+    """
+    if given is None:
+        return None
+    if set(given) != {"per_hour"} or not _amounts(given):
+        raise RecipeError(f"price of a local teacher is {{per_hour: ...}} in dollars, not {dict(given)}")
+    return float(given["per_hour"])
+
+
+def _amounts(price: Mapping[str, float]) -> bool:
+    """Whether all are numbers that can be paid: none below 0, none that is not finite."""
+    kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in price.values())
+    return kinds and all(0 <= value < inf for value in price.values())
 
 
 def _listed(model: str, url: str, processing: str) -> Price | None:
