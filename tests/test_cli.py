@@ -13,6 +13,8 @@ import pytest
 import yaml
 from small_runs import Workspace, knowledge, sums, write_jsonl
 
+from stillhouse.errors import RecipeError
+
 Still = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -78,7 +80,15 @@ def test_both_ways_to_start_it_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["frobnicate"], ["run"], ["check", "--limit", "many", "x"], ["audit"], ["list", "--frob"], ["compare"]],
+    [
+        ["frobnicate"],
+        ["run"],
+        ["check", "--limit", "many", "x"],
+        ["run", "--limit", "0", "x"],
+        ["audit"],
+        ["list", "--frob"],
+        ["compare"],
+    ],
 )
 def test_a_command_written_wrongly_is_two(still: Still, words: list[str]) -> None:
     found = still(*words)
@@ -99,6 +109,27 @@ def test_mistakes_in_a_recipe_are_two(still: Still, small: Path, tmp_path: Path)
         if (small.parent / "run").exists()
         else True
     )
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(still: Still, small: Path, tmp_path: Path) -> None:
+    assert "/proc/run: " in said(still("run", small, "--out", "/proc/run"), 1)
+    (tmp_path / "file").touch()
+    assert f"{tmp_path}/file: " in said(
+        still("run", small, "--out", tmp_path / "o", STILLHOUSE_STORE=str(tmp_path / "file")), 1
+    )
+
+
+def test_a_terminal_of_another_encoding_is_written_to(still: Still) -> None:
+    found = still("terms", "show", "meta.llama3.3@2024-12-06", PYTHONIOENCODING="latin-1")
+    assert found.returncode == 0, found.stderr
+    assert "\\u201c" in found.stdout
+
+
+def test_a_limit_of_nothing_is_refused_in_python_too(small: Path) -> None:
+    from stillhouse import distill
+
+    with pytest.raises(RecipeError, match="at least 1"):
+        distill(small, limit=0)
 
 
 def test_a_broken_row_is_two_with_its_line(still: Still, tmp_path: Path) -> None:
@@ -143,6 +174,7 @@ def test_json_for_programs(still: Still, small: Path, done: Path, trial: Any) ->
         (["schema"], lambda j: j["properties"]["knowledge"]),
         (["check", small, "--json"], lambda j: j["branches"][0]["requests"] == {"main": 24}),
         (["audit", done, "--json"], lambda j: j["balanced"] is True),
+        (["report", done, "--json"], lambda j: Path(j["report"]).is_file()),
         (["why", done, row, "--json"], lambda j: len(j) == 3),
         (["compare", trial.path, "--json"], lambda j: j["summary"][0]["task"] == "qa"),
     ]
@@ -156,10 +188,12 @@ def test_run_prints_where_the_report_is_and_keeps_its_command(still: Still, work
     path = workspace(knowledge())
     found = still("run", "recipe.yaml", "--limit", "5", cwd=path.parent)
     assert found.returncode == 0, found.stderr
+    again = json.loads(still("run", "recipe.yaml", "--limit", "5", "--json", cwd=path.parent).stdout)
+    assert again["report"] == "runs/small/report.html"
     run = path.parent / "runs" / "small"
     assert found.stdout.splitlines()[-1] == f"report: {run.relative_to(path.parent) / 'report.html'}"
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["command"] == "still run recipe.yaml --limit 5"
+    assert manifest["command"] == "still run recipe.yaml --limit 5 --json"
     assert manifest["steps"][0]["out"] == 5
     progress = json.loads((run / "progress.json").read_text())
     assert (progress["stage"], progress["done"], progress["total"]) == ("done", 1, 1)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ app.add_typer(measure, name="measure")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N seeds and questions.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/NAME.")]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 
@@ -37,7 +39,7 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
-    limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+    limit: Limit = None,
 ) -> None:
     """Distil the embedded teacher into a student and measure whether it helped."""
     _run("demo", [], out, limit, None)
@@ -108,7 +110,7 @@ def schema() -> None:
 def check(
     recipe: RecipeName,
     changes: Changes = None,
-    limit: int | None = None,
+    limit: Limit = None,
     as_json: Json = False,
     deep: Annotated[
         bool, typer.Option("--deep", help="Load teacher and student and look at them on this data.")
@@ -148,7 +150,7 @@ def run(
     recipe: RecipeName,
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Where the run goes (default: runs/NAME).")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N seeds and questions.")] = None,
+    limit: Limit = None,
     budget: Annotated[str | None, typer.Option(help="Stop before spending more: 5usd, 2Mtok, 1000requests.")] = None,
     without_teacher: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Train without a teacher's rows.")
@@ -162,19 +164,21 @@ def run(
         typer.Option(metavar="REASON", help="Ask once more what failed so: truncated, empty, transient."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Run although it may cost more than 10 dollars.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a recipe; the same command again resumes it."""
-    again = tuple(retry or ())
-    _run(recipe, changes or [], out, limit, budget, tuple(without_teacher or ()), registry, on, again, yes=yes)
+    again, without = tuple(retry or ()), tuple(without_teacher or ())
+    _run(recipe, changes or [], out, limit, budget, without, registry, on, again, yes=yes, as_json=as_json)
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, as_json: Json = False) -> None:
     """Write the report and the cards of a run again, and say where they are."""
     from stillhouse.report import write_report
     from stillhouse.run import load_run
 
-    typer.echo(str(write_report(load_run(run).path)))
+    written = str(write_report(load_run(run).path))
+    _json({"report": written}) if as_json else typer.echo(written)
 
 
 @app.command()
@@ -287,6 +291,7 @@ def _run(
     retry: tuple[str, ...] = (),
     *,
     yes: bool = False,
+    as_json: bool = False,
 ) -> None:
     from stillhouse.catalogue import compared, score_lines
     from stillhouse.check import check as check_recipe
@@ -297,7 +302,7 @@ def _run(
 
     if (told := said()) is not None:
         typer.echo(told, err=True)
-    command = " ".join(["still", *sys.argv[1:]])
+    command = " ".join(["still", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
     options = Options(
         limit=limit, budget=budget, without=without, registry=registry, command=command, on=on, retry=retry
     )
@@ -310,6 +315,9 @@ def _run(
     if expected.worst_usd:
         typer.echo(expected.total(), err=True)
     done = execute(loaded, out, options)
+    if as_json:
+        _json({"run": str(done.path), "report": str(done.report), **compared([done])})
+        return
     if done.scores["summary"]:
         _lines(score_lines(compared([done])))
     typer.echo(f"report: {done.report}")
@@ -342,9 +350,12 @@ _Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name_
 
 def main() -> None:
     """Runs the command line. An error that a person can act on is one sentence and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal of another encoding, a file name that is no text
+            stream.reconfigure(errors="backslashreplace")
     with_environment(sys.argv[1:])
     try:
-        code = app(standalone_mode=False)  # what a command exits with comes back as a number
+        code = app(prog_name="still", standalone_mode=False)  # what a command exits with comes back as a number
     except StillhouseError as error:
         typer.echo(f"still: {error}", err=True)
         if isinstance(error, BudgetReached) and error.larger:
@@ -355,6 +366,11 @@ def main() -> None:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except OSError as error:
+        if not error.strerror:  # libraries raise it for what is no file's fault
+            raise
+        typer.echo(f"still: {error.filename or 'the output'}: {error.strerror}; see that it can be used", err=True)
+        code = 1
     if code == 130:
         typer.echo("still: interrupted; the same command again goes on from here", err=True)
     sys.exit(code or 0)

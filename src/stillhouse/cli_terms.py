@@ -145,12 +145,23 @@ def taint(
 
 def _json(plan: str) -> Any:
     try:
-        text = sys.stdin.read() if plan == "-" else Path(plan).read_text(encoding="utf-8")
-        return json.loads(text)
+        if plan == "-" and sys.stdin is None:
+            raise RecipeError("-: standard input is closed; pipe a plan into it, or give its path")
+        read = sys.stdin.buffer.read() if plan == "-" else Path(plan).read_bytes()
+        return json.loads(read.decode("utf-8-sig"), object_pairs_hook=_each_once)
     except (OSError, UnicodeDecodeError) as e:
         raise RecipeError(f"{plan}: cannot be read ({e}); give the path of a plan, or -") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise RecipeError(f"{plan}: is not JSON ({e}); a plan is one JSON object") from e
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key written twice only the last would be judged."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(key == each for each, _ in pairs) > 1)
+        raise ValueError(f"the key {twice!r} is written twice")
+    return found
 
 
 def _registry(path: Path | None, today: date) -> "Registry":

@@ -106,6 +106,8 @@ def load_run(path: str | Path) -> Run:
 def execute(loaded: Loaded, out: Path | None, options: Options) -> Run:
     """Runs every stage. Whatever stops it, what was made is kept and the same command goes on from there."""
     folder = out or Path("runs") / loaded.recipe.name
+    if options.limit is not None and options.limit < 1:
+        raise RecipeError(f"limit: {options.limit}: at least 1, or leave it out for all seeds and questions")
     check(loaded, limit=options.limit)
     for name in options.without:
         _can_be_left_out(name, loaded)

@@ -174,3 +174,16 @@ def test_help_loads_neither_records_nor_yaml():
     code = f"import sys, stillhouse.cli_terms; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_with_a_byte_order_mark_is_read_and_one_with_a_key_twice_is_not(tmp_path: Path) -> None:
+    good = b'{"teachers": [], "datasets": [], "student_base": "none", "use": {"purpose": "research"}}'
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(b"\xef\xbb\xbf" + good)
+    assert CliRunner().invoke(app, ["check", str(plan), "--json"]).exit_code == 0
+    plan.write_bytes(good.replace(b'"none"', b'"no/such", "student_base": "none"'))
+    told = CliRunner().invoke(app, ["check", str(plan), "--json"])
+    assert told.exit_code == 2
+    assert "'student_base' is written twice" in told.stderr
+    plan.write_bytes(b"[" * 100_000)
+    assert CliRunner().invoke(app, ["check", str(plan)]).exit_code == 2

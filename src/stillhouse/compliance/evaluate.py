@@ -122,8 +122,10 @@ class _Edges:
                 self.out.found("TERMS_UNREAD", subject, host)
             else:
                 rules.reliable(self.now, host, subject, self.out)
-                if host.outputs_may_train == "no" and method != "evaluate_only":
-                    self.out.found("PROHIBITED_CLAUSE", subject, host)
+                rules.limits(self.now, host, subject, self.out)
+                if method != "evaluate_only":
+                    rules.bars(self.now, host, subject, self.out)
+                    rules.obligations(self.now, host, FROM_OUTPUTS, subject, self.out)
             aggregator = host if host.aggregator else aggregator
         return aggregator
 

@@ -1,7 +1,9 @@
 """What only the whole plan shows: licences that meet in one work, the student's name and licence, screening, change of use."""
 
+from collections.abc import Iterable
+
 from stillhouse.compliance.licences import is_plain_public, share_alike_family
-from stillhouse.compliance.plan import Plan
+from stillhouse.compliance.plan import Dataset, Plan
 from stillhouse.compliance.registry import Registry
 from stillhouse.compliance.rules import Findings
 from stillhouse.compliance.terms import TermsRecord
@@ -10,12 +12,12 @@ __all__ = ["changed", "merging", "name_and_licence", "screening"]
 
 
 def merging(plan: Plan, registry: Registry, out: Findings) -> None:
-    """R14: licences that cannot live in one published work."""
+    """R14: licences that cannot live in one published work; a set of the user's own holds what it was built on."""
     sets = [
         (f"dataset:{d.id}", record)
         for d in plan.datasets
         if d.role == "train"
-        for record in registry.find(d.id, "dataset")
+        for record in _records_of(d, registry)
         if not record.unread
     ]
     if plan.use.outputs_published:
@@ -35,6 +37,13 @@ def merging(plan: Plan, registry: Registry, out: Findings) -> None:
             out.found("SA_MIX_UNSETTLED", subject, record)
 
 
+def _records_of(dataset: Dataset, registry: Registry) -> Iterable[TermsRecord]:
+    found = registry.find(dataset.id, "dataset")
+    if not found and dataset.own_rights and dataset.own_rights.complete:
+        return [record for id in dataset.own_rights.built_on or () for record in registry.find(id, "dataset")]
+    return found
+
+
 def _share_alike(record: TermsRecord) -> str | None:
     if not any(o.code == "SHARE_ALIKE" for o in record.obligations):
         return None
@@ -43,11 +52,10 @@ def _share_alike(record: TermsRecord) -> str | None:
 
 def name_and_licence(plan: Plan, registry: Registry, out: Findings) -> None:
     """R15: the student's name and licence against what is active."""
-    passing = [a for a in out.active if a.code.startswith("PASS_THROUGH:")]
-    carried = [registry.by_id[a.record] for a in passing if a.record]
-    known = [n for r in carried for n in (r.hf_license, r.spdx) if n]
     licence = plan.use.student_licence
-    if passing and licence and is_plain_public(licence, known):
+    passing = [registry.by_id[a.record] for a in out.active if a.record and a.code.startswith("PASS_THROUGH:")]
+    # the licence of one record carries that record's restrictions, not those of another
+    if licence and any(is_plain_public(licence, [n for n in (r.hf_license, r.spdx) if n]) for r in passing):
         out.plain("LICENCE_CHOICE_CONFLICT", "use.student_licence")
     name = (plan.use.student_name or "").rpartition("/")[2]
     for duty in out.active if name else ():
