@@ -211,6 +211,10 @@ def test_new_copies_a_recipe_and_never_writes_over_anything(still: Still, tmp_pa
     assert "demo.yaml: there already; name another file: still new demo FILE" in said(
         still("new", "demo", cwd=tmp_path), 2
     )
+    assert still("new", "demo", "second.yaml", cwd=tmp_path).stdout == "wrote second.yaml\n"
+    (tmp_path / "seeds.jsonl").write_text("{}")
+    assert "still new demo FOLDER/FILE" in said(still("new", "demo", "third.yaml", cwd=tmp_path), 2)
+    assert (tmp_path / "seeds.jsonl").read_text() == "{}"
     assert "did you mean 'demo'" in said(still("new", "dmeo", cwd=tmp_path), 2)
 
 

@@ -11,7 +11,10 @@ from stillhouse.recipe import find_recipe
 
 
 def copy_recipe(name: str, target: Path | None) -> list[Path]:
-    """Copies a recipe and its data files; refuses to write over anything. Returns what was written, the recipe first."""
+    """Copies a recipe and its data files; refuses to write over anything. Returns what was written, the recipe first.
+
+    A data file that lies there already as it is stays: recipes of a chain share theirs.
+    """
     source = find_recipe(name)
     target = target or Path(f"{Path(name).name}.yaml")
     target = target / f"{Path(name).name}.yaml" if target.is_dir() else target
@@ -19,9 +22,16 @@ def copy_recipe(name: str, target: Path | None) -> list[Path]:
     for named in sorted(set(_paths(read_yaml(source)))):
         if not Path(named).is_absolute() and (source.parent / named).is_file():
             files[target.parent / named] = source.parent / named
-    for path in files:
-        if path.exists():
-            raise RecipeError(f"{path}: there already; name another file: still new {name} FILE")
+    if target.exists():
+        raise RecipeError(f"{target}: there already; name another file: still new {name} FILE")
+    for path, origin in list(files.items()):
+        if path.is_file() and path.read_bytes() == origin.read_bytes():
+            del files[path]
+        elif path.exists():
+            raise RecipeError(
+                f"{path}: there already, and not the file that {name} names; name one in another folder: "
+                f"still new {name} FOLDER/FILE"
+            )
     for path, origin in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, path)
