@@ -168,6 +168,46 @@ REFUSED: dict[str, tuple[Callable[[Recipe], object], str]] = {
         "evaluate[0]: no teacher 'nobody'",
     ),
     "a final arm that is not there": (lambda r: r.update(final="txet/1"), "final: no arm 'txet/1'"),
+    "a held-out file that is not there": (
+        lambda r: r["evaluate"][0].update(path="none.jsonl"),
+        "none.jsonl: no such file",
+    ),
+    "a value that a knob does not know": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "dedup.minhash", "on": "answer"}),
+        "knowledge.answers.select[1].on: 'answer' is not known; known: both, prompt, response",
+    ),
+    "a text where a list is wanted": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "form.leaked", "phrases": "Answer:"}),
+        "select[1].phrases: must be a list, not 'Answer:'; write it in brackets: [Answer:]",
+    ),
+    "a list where a mapping is wanted": (
+        lambda r: r["knowledge"]["answers"]["elicit"].append(
+            {"do": "feedback.rate", "teacher": "main", "aspects": ["a"]}
+        ),
+        "elicit[1].aspects: must be Mapping[str, str], not ['a']",
+    ),
+    "a range from its end": (
+        lambda r: r["knowledge"]["answers"]["elicit"].append(
+            {"do": "feedback.rate", "teacher": "main", "aspects": {"a": "b"}, "low": 6}
+        ),
+        "elicit[1]: low is 6 and high is 5; high must not be below low",
+    ),
+    "none of what there is at least one of": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "dedup.minhash", "shingle": 0}),
+        "select[1].shingle: must be 1 or more, not 0",
+    ),
+    "a share above all": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "dedup.rouge", "threshold": 1.5}),
+        "select[1].threshold: must be above 0 and at most 1, not 1.5",
+    ),
+    "a selector that refuses what it is told": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "privacy.personal_data", "kinds": ["emial"]}),
+        "select[1]: privacy.personal_data: no kind 'emial'; did you mean 'email'",
+    ),
+    "an evaluation set that is not there": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "decontaminate.ngrams", "path": "none.jsonl"}),
+        "none.jsonl: no such file",
+    ),
     "seeds that are not there": (
         lambda r: r["knowledge"]["answers"]["seeds"].update(path="none.jsonl"),
         "none.jsonl: no such file",

@@ -5,6 +5,7 @@ the functions' sources, the first rows of the seeds, and the tokenizers of local
 """
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,12 @@ from stillhouse.recipe import (
     Recipe,
     RewardEntry,
     RolloutsEntry,
+    SelectEntry,
 )
-from stillhouse.resolve import Signature, backend_signature, names, signature
+from stillhouse.resolve import PACKAGE, Signature, backend_signature, load, names, signature
 from stillhouse.soundness import refuse_phase, refuse_student, refuse_task, warnings
+
+LOADED = ("model",)  # knobs of selectors that name something heavy
 
 
 def check(loaded: Loaded, *, limit: int | None = None) -> Plan:
@@ -138,7 +142,23 @@ def _branch(name: str, branch: Branch, recipe: Recipe, folder: Path, where: str)
         found = signature("select", chosen.do, folder=folder, where=at)
         check_knobs(found, chosen.knobs, at, folder)
         _follows(found, held, at)
+        _tried(found, chosen, folder, at)
     return held
+
+
+def _tried(found: Signature, entry: SelectEntry, folder: Path, where: str) -> None:
+    """A shipped selector looks at its knobs and files when it begins: it is begun here, without rows.
+
+    Not those that load a model or run another function, nor a user's own: nothing is loaded by a check.
+    """
+    if found.path.is_relative_to(PACKAGE) and not any(
+        name in LOADED or (isinstance(value, Mapping | list) and dict(nested(name, value, where)))
+        for name, value in entry.knobs.items()
+    ):
+        try:
+            deque(load("select", entry.do, folder=folder, where=where)([], **entry.knobs), maxlen=0)
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error}") from None
 
 
 def _follows(found: Signature, held: str, where: str) -> str:

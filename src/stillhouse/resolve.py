@@ -152,12 +152,33 @@ def read_signature(path: Path, function: str, name: str) -> Signature:
     }
     knobs = tuple(each.arg for each in arguments.kwonlyargs)
     every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    annotations = {each.arg: ast.unparse(each.annotation) for each in every if each.annotation}
+    annotations = {each.arg: _spelled_out(path, each.annotation) for each in every if each.annotation}
     returns = ast.unparse(called.returns) if called.returns else ""
     if isinstance(node, ast.ClassDef):
         positional = _forward_inputs(node)
     required = frozenset(knobs) - set(defaults)
     return Signature(name, path, node.lineno, tuple(positional), knobs, required, annotations, defaults, returns, doc)
+
+
+def _spelled_out(path: Path, annotation: ast.expr) -> str:
+    """An annotation as text, with its values where it is the name of a `Literal` of this file or of one it imports from."""
+    if isinstance(annotation, ast.Name) and (values := _literal(path, annotation.id)):
+        return values
+    return ast.unparse(annotation)
+
+
+def _literal(path: Path, name: str) -> str:
+    for node in _tree(path).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(each, ast.Name) and each.id == name for each in node.targets
+        ):
+            values = ast.unparse(node.value)
+            return values if values.startswith("Literal[") else ""
+        if isinstance(node, ast.ImportFrom) and any((each.asname or each.name) == name for each in node.names):
+            first, *inner = (node.module or "").split(".")
+            home = PACKAGE.joinpath(*inner).with_suffix(".py") if inner else PACKAGE
+            return _literal(home, name) if first == PACKAGE.name and home.is_file() else ""
+    return ""
 
 
 def _callee(node: ast.AST) -> ast.FunctionDef | None:

@@ -4,6 +4,7 @@ A file of records is `out.jsonl` plus `out.arrays-00000.safetensors`, `-00001` .
 that its line names, under `<id>/<field>`. Readers keep 8 bytes per row in memory, not the rows.
 """
 
+import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -169,12 +170,13 @@ def _parts(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and objects of a JSONL file that a person wrote.
+    """Line numbers (from 1) and objects of a JSONL file (also .gz) that a person wrote.
 
     Raises `RecipeError` naming file and line where a line is not a JSON object; blank lines are passed over.
     """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with open(path, encoding="utf-8-sig", errors="strict") as file:
+        with opened(path, "rt", encoding="utf-8-sig", errors="strict") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, _object(path, number, line)
@@ -182,6 +184,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise RecipeError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise RecipeError(f"{path}: not a whole gzip file ({error})") from None
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

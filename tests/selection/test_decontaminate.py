@@ -51,6 +51,30 @@ def test_broken_files_and_short_runs_are_refused(tmp_path: Path, held_out: Path)
         list(ngrams([], path=str(held_out), fields=["nothing"]))
 
 
+@pytest.mark.parametrize("kind", ["json", "csv", "jsonl.gz"])
+def test_an_evaluation_set_lies_in_any_table(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"quiz.{kind}"
+    rows = {"json": json.dumps([{"question": QUESTION}]), "csv": f'question\n"{QUESTION}"\n'}
+    if kind == "jsonl.gz":
+        path.write_bytes(gzip.compress(json.dumps({"question": QUESTION}).encode()))
+    else:
+        path.write_text(rows[kind])
+    assert [why for _, why in ngrams([Seed("s", user(QUESTION))], path=str(path))] == ["overlap:quiz"]
+
+
+def test_evaluation_sets_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for name, content, said in (
+        ("list.jsonl", b'{"question": "x"}\n[1]\n', "list.jsonl, line 2: a list"),
+        ("cut.jsonl.gz", gzip.compress(b'{"question": "x"}' * 99)[:-9], "cut.jsonl.gz: not a whole gzip file"),
+        ("latin.jsonl", b'{"question": "\xe9"}', "latin.jsonl: not UTF-8"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RecipeError, match=said):
+            list(ngrams([], path=str(tmp_path / name)))
+    with pytest.raises(RecipeError, match=r"nowhere\.jsonl: no such file"):
+        list(ngrams([], path=str(tmp_path / "nowhere.jsonl")))
+
+
 def test_many_texts_at_once_are_found_as_one_by_one(held_out: Path) -> None:
     index = Overlaps.read([str(held_out)], ["question"], 10)
     texts = [

@@ -1,6 +1,5 @@
 """Decontamination: nothing that is evaluated on may be trained on."""
 
-import gzip
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from stillhouse.errors import RecipeError
-from stillhouse.lines import read_row
 from stillhouse.records import Example, Record, user
+from stillhouse.rows import rows
 from stillhouse.selection import embedding
 from stillhouse.selection.hashing import Runs, words_of
 from stillhouse.selection.texts import Side, text_of
@@ -32,9 +31,10 @@ def ngrams(
 ) -> Iterator[tuple[Record, str | None]]:
     """Drops a record that shares a run of `n` words with an evaluation item.
 
-    `path` names JSONL files (also .gz) of evaluation sets, `fields` the columns of theirs to look at (those a row
-    has); a text shorter than `n` words counts as one run when it has at least five. 64-bit hashes: false hits are
-    below one in 10^9 runs. Reason: "overlap:<file name>". `Overlaps.of` tells the items. Sources: R11, R60.
+    `path` names files of evaluation sets (JSONL, also .gz, JSON, CSV, TSV, Parquet), `fields` the columns of theirs to
+    look at (those a row has); a text shorter than `n` words counts as one run when it has at least five. 64-bit
+    hashes: false hits are below one in 10^9 runs. Reason: "overlap:<file name>". `Overlaps.of` tells the items.
+    Sources: R11, R60.
     """
     index = Overlaps.read([path] if isinstance(path, str | Path) else path, fields, n)
     for chunk in embedding.chunks(records):
@@ -160,19 +160,11 @@ def chance(records: Sequence[Record], count: int = 1000, seed: int = 0) -> list[
 
 
 def texts_of(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Row numbers from 1 and the texts of a JSONL file of evaluation items."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-    with opened as source:
-        for number, line in enumerate(source, 1):
-            if not line.strip():
-                continue
-            try:
-                row = read_row(line)
-            except ValueError:
-                raise RecipeError(f"{path}, line {number}: not JSON") from None
-            for field in fields:
-                if isinstance(row.get(field), str):
-                    yield number, row[field]
+    """Row numbers and the texts of a file of evaluation items."""
+    for number, row in rows(path):
+        for field in fields:
+            if isinstance(row.get(field), str):
+                yield number, row[field]
 
 
 def semantic(

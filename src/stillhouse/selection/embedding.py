@@ -14,12 +14,18 @@ _AT_ONCE = 1024
 
 
 def load(model: str) -> Any:
-    """A model2vec folder or hub name. Raises RecipeError where the extra is not installed."""
+    """A model2vec folder or hub name. Raises RecipeError where the extra is not installed or nothing can be loaded."""
     try:
         from model2vec import StaticModel
     except ImportError:
         raise RecipeError("comparing meanings needs model2vec: install stillhouse[semantic]") from None
-    return StaticModel.from_pretrained(model)
+    try:
+        return StaticModel.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"the embedder {model!r} cannot be loaded ({str(error).splitlines()[0]}); name a folder in model2vec's format, "
+            "or such a model on the hub"
+        ) from None
 
 
 def unit_rows(model: Any, texts: Sequence[str]) -> np.ndarray:

@@ -117,6 +117,8 @@ def round_trip(
     """
     again = replayed(records)
     documents = list(dict.fromkeys([*(instruction_text(record) for record in again), *others]))
+    if not documents:
+        return
     place = {text: number for number, text in enumerate(documents)}
     if model is None:
         from stillhouse.elicit.bm25 import Index

@@ -1,6 +1,8 @@
 """Quality: is the record right, and is it fit to learn from?"""
 
 import heapq
+import math
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,7 +18,7 @@ from stillhouse.records import Example, Prompt, Record, StoredSignal, TopLogprob
 from stillhouse.selection.texts import Side, grouped, replayed, text_of
 from stillhouse.selection.tokens import words
 
-__all__ = ["best", "consensus", "correct", "length", "rewarded", "score", "vote"]
+__all__ = ["best", "consensus", "correct", "drawn", "length", "rewarded", "score", "vote"]
 
 _GRADED_AT_ONCE = 256  # graders work on lists; this bounds what is held
 
@@ -114,6 +116,28 @@ def _highest(records: Iterable[Record], column: str, keep: int, trusted: bool) -
         if (value := score_of(record, column, trusted)) is not None
     )
     return {-negative for _, negative in heapq.nlargest(keep, scored)}
+
+
+def drawn(
+    records: Iterable[Record], *, keep: int, column: str = "weight", trusted: bool = False, seed: int = 0
+) -> Iterator[tuple[Record, str | None]]:
+    """Keeps `keep` records drawn by chance, without putting back, each as likely as the weight in its column says.
+
+    A weight of 0 or below is never drawn. Reasons: "not_drawn", "no_score", "untrusted_judge" as in `score`. Source: R52
+    (SunGen draws its subset by the learned weights).
+    """
+    records = replayed(records)
+    # the largest u^(1/w) are such a draw (Efraimidis and Spirakis): the smallest -log u / w
+    chance = random.Random(seed)
+    keys = []
+    for number, record in enumerate(records):
+        value, luck = score_of(record, column, trusted), chance.random()
+        if value is not None and value > 0:
+            keys.append((-math.log(1.0 - luck) / value, number))
+    chosen = {number for _, number in heapq.nsmallest(keep, keys)}
+    for number, record in enumerate(records):
+        unscored = score_of(record, column, trusted) is None
+        yield record, None if number in chosen else _unscored(record, trusted) if unscored else "not_drawn"
 
 
 def _unscored(record: Record, trusted: bool) -> str:
