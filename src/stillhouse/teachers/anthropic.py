@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillhouse.teachers.asking.hosted import Hosted, passed_over
+from stillhouse.teachers.asking.faults import plain
+from stillhouse.teachers.asking.hosted import Hosted, finish_of, passed_over
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
 from stillhouse.teachers.asking.wire import Fault, Reply
@@ -16,7 +17,7 @@ __all__ = ["Teacher"]
 
 _OFFICIAL = "https://api.anthropic.com/v1"
 _VERSION = "2023-06-01"
-_FINISH: dict[Any, FinishReason] = {
+_FINISH: dict[str, FinishReason] = {
     "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
     "refusal": "refusal", "tool_use": "tool_calls",
 }  # fmt: skip
@@ -108,11 +109,11 @@ class Teacher(Hosted):
         inside, text = split_reasoning(_joined(blocks, "text"))
         usage, counted = _usage(value.get("usage"), request, text)
         answer = Answer(
-            text, _FINISH.get(value.get("stop_reason"), "unknown"), _joined(blocks, "thinking") or inside,
-            str(value.get("model") or ""), usage["input_tokens"], usage["output_tokens"], not counted,
+            text, finish_of(value.get("stop_reason"), _FINISH), _joined(blocks, "thinking") or inside,
+            plain(value.get("model")), usage["input_tokens"], usage["output_tokens"], not counted,
             passed_over(request, text, usage["output_tokens"] if counted else 0, "output_config"),
         )  # fmt: skip
-        return Reply(answer, received.raw, 200, str(value.get("id") or ""), counted=counted, **usage)
+        return Reply(answer, received.raw, 200, plain(value.get("id")), counted=counted, **usage)
 
 
 def taken(schema: Any) -> Any:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.errors import RecipeError
-from stillhouse.teachers.asking.hosted import Hosted, passed_over
+from stillhouse.teachers.asking.faults import plain
+from stillhouse.teachers.asking.hosted import Hosted, finish_of, passed_over
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.reading import split_reasoning
 from stillhouse.teachers.asking.wire import Fault, Reply
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Teacher"]
 
 _OFFICIAL = "https://api.openai.com/v1"
-_FINISH: dict[Any, FinishReason] = {
+_FINISH: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "stop_sequence": "stop", "length": "length", "max_tokens": "length",
     "content_filter": "content_filter", "refusal": "refusal", "tool_calls": "tool_calls", "function_call": "tool_calls",
 }  # fmt: skip
@@ -101,16 +102,16 @@ class Teacher(Hosted):
         usage, counted = _usage(value.get("usage"), request, choices[0])
         text, reasoning, finish = _content(choices[0], self._api)
         answer = Answer(
-            text, finish, reasoning, str(value.get("model") or ""), usage["input_tokens"], usage["output_tokens"],
+            text, finish, reasoning, plain(value.get("model")), usage["input_tokens"], usage["output_tokens"],
             not counted, passed_over(request, text, usage["output_tokens"] if counted else 0, "response_format"),
         )  # fmt: skip
-        provider_id, fingerprint = str(value.get("id") or ""), str(value.get("system_fingerprint") or "")
+        provider_id, fingerprint = plain(value.get("id")), plain(value.get("system_fingerprint"))
         return Reply(answer, received.raw, 200, provider_id, fingerprint, counted=counted, **usage)
 
 
 def _content(choice: dict[str, Any], api: str) -> tuple[str, str, FinishReason]:
     """(text, reasoning, finish reason) of a choice; a reason that is missing or unknown stays unknown."""
-    finish = _FINISH.get(choice.get("finish_reason"), "unknown")
+    finish = finish_of(choice.get("finish_reason"), _FINISH)
     if api == "completions":
         text = choice.get("text")
         return text if isinstance(text, str) else "", "", finish
@@ -120,7 +121,8 @@ def _content(choice: dict[str, Any], api: str) -> tuple[str, str, FinishReason]:
         return message["refusal"], "", "refusal"
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(part for part in parts if isinstance(part, str))
     inside, text = split_reasoning(content if isinstance(content, str) else "")
     named = message.get("reasoning_content") or message.get("reasoning") or ""
     return text, named if isinstance(named, str) and named else inside, finish
@@ -150,4 +152,4 @@ def _usage(value: Any, request: Request, choice: dict[str, Any]) -> tuple[dict[s
 
 def _count(details: Any, name: str) -> int:
     number = details.get(name) if isinstance(details, dict) else None
-    return number if isinstance(number, int) and number > 0 else 0
+    return number if isinstance(number, int) and 0 < number < 10**9 else 0

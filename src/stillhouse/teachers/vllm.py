@@ -8,6 +8,7 @@ from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.records import Prompt
 from stillhouse.teachers import openai
 from stillhouse.teachers.asking.beliefs import own_beliefs, packed, read_prompt_logprobs
+from stillhouse.teachers.asking.faults import plain
 from stillhouse.teachers.asking.http import Received
 from stillhouse.teachers.asking.wire import Fault, Reply
 from stillhouse.teachers.base import Answer, Capability, Request, TokenBeliefs
@@ -75,7 +76,7 @@ class Teacher(openai.Teacher):
         beliefs = read_prompt_logprobs(first.get("prompt_logprobs"), row.ids, row.start, request.top_logprobs)
         if isinstance(beliefs, Fault):
             return Reply(beliefs, raw, status)
-        served = str(received.value.get("model") or "")
+        served = plain(received.value.get("model"))
         answer = Answer(f"({len(row.response)} tokens scored)", "stop", "", served, len(row.ids), 1)
         return Reply(
             answer, b"", status, input_tokens=len(row.ids), output_tokens=1, counted=True, logprobs=packed(beliefs)

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from stillhouse.teachers.asking.faults import error_code, status_fault
+from stillhouse.teachers.asking.faults import error_code, plain, status_fault
 from stillhouse.teachers.asking.hosted import Hosted
 from stillhouse.teachers.asking.http import Received, Upload, pieces_of
 from stillhouse.teachers.asking.keys import canonical_json
-from stillhouse.teachers.asking.listing import AGE_S, listed
+from stillhouse.teachers.asking.listing import AGE_S, listed, mapping
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
 from stillhouse.teachers.base import Request
 
@@ -42,7 +42,7 @@ class AnthropicBatches:
         made = await self._teacher.connected().call("POST", "/messages/batches", upload=_body(submission))
         if isinstance(made, Fault):
             return made
-        return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
+        return plain(made.get("id")) or Fault("unknown_after_send", "the batch came back without an id")
 
     async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
         """One of the right size that was made since; whether it is ours its results say (the caller compares their ids)."""
@@ -52,7 +52,7 @@ class AnthropicBatches:
         ):
             if isinstance(row, Fault):
                 return row
-            counts = row.get("request_counts") or {}
+            counts = mapping(row.get("request_counts"))
             number = sum(value for value in counts.values() if isinstance(value, int))
             recent = _created(row) >= submission.created - AGE_S
             if recent and number == submission.number and row.get("id") not in others:
@@ -63,15 +63,14 @@ class AnthropicBatches:
         row = await self._teacher.connected().call("GET", f"/messages/batches/{batch}")
         if isinstance(row, Fault):
             return row
-        told = str(row.get("processing_status"))
+        told = plain(row.get("processing_status"))
         return BatchState(told == "ended", told)
 
     async def results(self, batch: str, into: BinaryIO) -> Fault | None:
         return await self._teacher.connected().download(f"/messages/batches/{batch}/results", into)
 
     def read(self, line: dict[str, Any], request: Request, raw: bytes) -> Reply:
-        result = line.get("result")
-        result = result if isinstance(result, dict) else {}
+        result = mapping(line.get("result"))
         kind = result.get("type")
         if kind == "succeeded" and isinstance(result.get("message"), dict):
             return self._teacher.reply(request, Received(result["message"], raw, {}))
@@ -85,7 +84,7 @@ class AnthropicBatches:
             told = [_STATUS[code] for code in codes if code in _STATUS]
             status = told[0] if told else 400 if "invalid_request_error" in body.decode() else 500
             return Reply(status_fault(status, body, {}, wall=0.0), raw, status)
-        return Reply(Fault("protocol", f"a result of the type {kind!r}"), raw)
+        return Reply(Fault("protocol", f"a result of the type {plain(str(kind))}"), raw)
 
 
 def _body(submission: Submission) -> Upload:
@@ -106,5 +105,5 @@ def _body(submission: Submission) -> Upload:
 def _created(row: dict[str, Any]) -> float:
     try:
         return datetime.fromisoformat(str(row.get("created_at"))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

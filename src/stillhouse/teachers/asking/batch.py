@@ -31,6 +31,7 @@ __all__ = ["Batcher"]
 ROUNDS = 3  # batches that one request may go into before it is left to the next run
 _POLL_S, _POLL_MOST_S = 5.0, 120.0
 _BACKOFF_S, _BACKOFF_MOST_S = 1.0, 60.0
+_LATEST_S = 30 * 3600.0  # of waiting: they promise 24 hours
 _GROUP = 64  # results settled in one transaction
 _T = TypeVar("_T")
 
@@ -216,11 +217,17 @@ class Batcher(Asking):
 
     def _finished(self, job: Job) -> None:
         """Waits for the end of a batch and settles every line of it, and every request it has no line for."""
-        waits = 0
+        waits, began = 0, self.clock.now()
         while True:
             state = self._tried(lambda: self.backend.batches().state(job.provider_id))
             if state.ended:
                 break
+            if self.clock.now() - began > _LATEST_S:
+                raise TeacherError(
+                    f"teacher {self.teacher!r}: batch {job.provider_id} is still {state.told or 'without a state'} after "
+                    f"{_LATEST_S / 3600:.0f} hours, and a day was promised: look at it at the provider; it stays written down, "
+                    "so run again to ask for it, or cancel it there first"
+                )
             waits += 1
             self._do(self.clock.sleep(min(_POLL_MOST_S, _POLL_S * 1.5 ** min(waits - 1, 20))))
         if state.fault is not None:

@@ -5,6 +5,7 @@ Shapes: T tokens of the response, K kept tokens.
 
 import zlib
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from stillhouse.teachers.asking.wire import Fault
 from stillhouse.teachers.base import TokenBeliefs
 
 __all__ = ["beliefs_of", "own_beliefs", "packed", "read_prompt_logprobs"]
+
+
+_ROUNDING = 1e-3  # a probability of 1 in half precision
 
 
 def read_prompt_logprobs(entries: Any, ids: Sequence[int], start: int, k: int) -> TokenBeliefs | Fault:
@@ -29,7 +33,12 @@ def read_prompt_logprobs(entries: Any, ids: Sequence[int], start: int, k: int) -
         entry = entries[place]
         if not isinstance(entry, dict) or str(ids[place]) not in entry:
             return Fault("bad_request", f"the server read another token at place {place} than {ids[place]}")
-        ranked = sorted(((float(value["logprob"]), int(token)) for token, value in entry.items()), reverse=True)
+        try:
+            ranked = sorted(((float(value["logprob"]), int(token)) for token, value in entry.items()), reverse=True)
+        except (KeyError, TypeError, ValueError):
+            return Fault("protocol", f"what the reply tells of place {place} is no log-probability of a token")
+        if any(not isfinite(told) or told > _ROUNDING or not 0 <= token < 2**31 for told, token in ranked):
+            return Fault("protocol", f"the reply tells a log-probability at place {place} that cannot be one")
         if len(ranked) < k:
             return Fault(
                 "bad_request", f"{k} log-probabilities were asked for, {len(ranked)} came; the server caps them"

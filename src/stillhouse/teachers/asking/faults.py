@@ -12,7 +12,7 @@ from typing import Any
 
 from stillhouse.teachers.asking.wire import Fault, FaultKind
 
-__all__ = ["error_code", "retry_after", "status_fault"]
+__all__ = ["error_code", "plain", "retry_after", "status_fault"]
 
 _QUOTA = {
     "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "budget_exceeded", "quota_exceeded",
@@ -54,12 +54,20 @@ def error_code(body: bytes) -> tuple[set[str], str]:
         return set(), ""
     error = value.get("error", value) if isinstance(value, dict) else value
     if not isinstance(error, dict):
-        return set(), str(error)[:300]
+        return set(), plain(str(error))
     inner = error.get("innererror")
     found = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
-    codes = {text.lower() for text in found if isinstance(text, str) and text not in ("error", "invalid_request_error")}
+    codes = {plain(text).lower() for text in found if text not in ("error", "invalid_request_error")} - {""}
     message = error.get("message", error.get("detail", ""))
-    return codes, message[:300] if isinstance(message, str) else str(message)[:300]
+    return codes, plain(message if isinstance(message, str) else str(message))
+
+
+def plain(told: object) -> str:
+    """What a server calls something, as it may be printed and stored: at most 300 characters without NUL and halves of
+    characters; empty for what is no text.
+    """
+    text = told[:300] if isinstance(told, str) else ""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
 
 
 def retry_after(headers: Mapping[str, str], *, wall: float) -> float | None:

@@ -11,9 +11,9 @@ from stillhouse.teachers.asking.http import Received, Server, is_own
 from stillhouse.teachers.asking.keys import normalised_url
 from stillhouse.teachers.asking.prices import price_of
 from stillhouse.teachers.asking.wire import Batches, Clock, Fault, Price, Reply
-from stillhouse.teachers.base import Capability, Identity, Outcome, Request
+from stillhouse.teachers.base import Capability, FinishReason, Identity, Outcome, Request
 
-__all__ = ["Hosted", "passed_over"]
+__all__ = ["Hosted", "finish_of", "passed_over"]
 
 
 class Hosted:
@@ -115,6 +115,11 @@ class Hosted:
                 raise TeacherError(f"no key for {self.url}: set the environment variable {self._key_env}")
             self._server = Server(self.url, key, self.timeout, self.headers(key))
         return self._server
+
+
+def finish_of(told: object, words: Mapping[str, FinishReason]) -> FinishReason:
+    """A server's finish reason in our words; what is missing, or no word that is known, stays unknown."""
+    return words.get(told, "unknown") if isinstance(told, str) else "unknown"
 
 
 def passed_over(request: Request, text: str, output_tokens: int, schema_field: str) -> tuple[str, ...]:

@@ -6,9 +6,14 @@ from typing import Any
 from stillhouse.teachers.asking.http import Server
 from stillhouse.teachers.asking.wire import Fault
 
-__all__ = ["AGE_S", "listed"]
+__all__ = ["AGE_S", "listed", "mapping"]
 
 AGE_S = 3600.0  # by how much the provider's clock may differ from ours
+
+
+def mapping(told: Any) -> dict[str, Any]:
+    """A JSON object as it is; anything else is an empty one."""
+    return told if isinstance(told, dict) else {}
 
 
 async def listed(
@@ -23,7 +28,8 @@ async def listed(
         if isinstance(page, Fault):
             yield page
             return
-        rows = [row for row in page.get("data") or [] if isinstance(row, dict)]
+        told = page.get("data")
+        rows = [row for row in told if isinstance(row, dict)] if isinstance(told, list) else []
         for row in rows:
             yield row
         if not page.get("has_more") or not rows or min(map(created, rows)) < since - AGE_S:

@@ -5,11 +5,11 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
-from stillhouse.teachers.asking.faults import status_fault
+from stillhouse.teachers.asking.faults import plain, status_fault
 from stillhouse.teachers.asking.hosted import Hosted
 from stillhouse.teachers.asking.http import Received, Upload, pieces_of
 from stillhouse.teachers.asking.keys import canonical_json
-from stillhouse.teachers.asking.listing import AGE_S, listed
+from stillhouse.teachers.asking.listing import AGE_S, listed, mapping
 from stillhouse.teachers.asking.wire import BatchState, Fault, Reply, Submission
 from stillhouse.teachers.base import Request
 
@@ -45,7 +45,7 @@ class OpenAIBatches:
         made = await self._teacher.connected().call("POST", "/batches", body=body)
         if isinstance(made, Fault):
             return made
-        return str(made["id"]) if made.get("id") else Fault("unknown_after_send", "the batch came back without an id")
+        return plain(made.get("id")) or Fault("unknown_after_send", "the batch came back without an id")
 
     async def find(self, submission: Submission, others: Collection[str]) -> str | Fault | None:
         """By the `local_id` in its metadata, else by the hash of its input file."""
@@ -59,10 +59,10 @@ class OpenAIBatches:
         return None
 
     async def _is(self, row: dict[str, Any], submission: Submission) -> bool | Fault:
-        told = (row.get("metadata") or {}).get("local_id")
+        told = mapping(row.get("metadata")).get("local_id")
         if told is not None:
             return bool(told == submission.local_id)
-        counted = (row.get("request_counts") or {}).get("total")
+        counted = mapping(row.get("request_counts")).get("total")
         if _created(row) < submission.created - AGE_S or counted not in (
             0,
             submission.number,
@@ -78,7 +78,7 @@ class OpenAIBatches:
         row = await self._teacher.connected().call("GET", f"/batches/{batch}")
         if isinstance(row, Fault):
             return row
-        told = str(row.get("status"))
+        told = plain(row.get("status"))
         return BatchState(told in _ENDED, told, _failed(row) if told == "failed" else None)
 
     async def results(self, batch: str, into: BinaryIO) -> Fault | None:
@@ -98,12 +98,12 @@ class OpenAIBatches:
         error, response = line.get("error"), line.get("response")
         if isinstance(error, dict) and error.get("code") in ("batch_expired", "batch_cancelled"):
             return Reply(
-                Fault("expired" if error["code"] == "batch_expired" else "cancelled", str(error.get("message"))), raw
+                Fault("expired" if error["code"] == "batch_expired" else "cancelled", plain(error.get("message"))), raw
             )
         if not isinstance(response, dict):
-            return Reply(Fault("protocol", f"the line holds no response: {str(error)[:200]}"), raw)
+            return Reply(Fault("protocol", f"the line holds no response: {plain(str(error))}"), raw)
         status, body = response.get("status_code"), response.get("body")
-        if isinstance(status, int) and not 200 <= status < 300:
+        if isinstance(status, int) and 300 <= status < 1000:
             return Reply(status_fault(status, json.dumps(body).encode(), {}, wall=0.0), raw, status)
         if not isinstance(body, dict) or body.get("error"):
             return Reply(Fault("protocol", "status 200 with an error inside or without a body"), raw, 200)
@@ -134,14 +134,16 @@ def _form(submission: Submission) -> Upload:
 
 
 def _created(row: dict[str, Any]) -> float:
-    return float(row.get("created_at") or 0)
+    told = row.get("created_at")
+    return float(told) if isinstance(told, int | float) else 0.0
 
 
 def _failed(row: dict[str, Any]) -> Fault:
     """Why a batch was not taken: the provider checks the whole file before it works on any of it."""
-    errors = (row.get("errors") or {}).get("data") or []
-    first = errors[0] if errors and isinstance(errors[0], dict) else {}
-    code, message = str(first.get("code") or ""), str(first.get("message") or "no reason given")
+    told = mapping(row.get("errors")).get("data")
+    errors = told if isinstance(told, list) else []
+    first = mapping(errors[0]) if errors else {}
+    code, message = plain(first.get("code")), plain(first.get("message")) or "no reason given"
     told = f"{len(errors)} errors, the first: {code} {message}".strip()[:400]
     if code in _QUEUE_FULL:
         return Fault("rate_limit", told)
