@@ -471,6 +471,15 @@ class TestSampled:
         by_hand = 0.25 * (math.log(0.25) - log_q[1]) + 0.75 * (math.log(0.75) - log_q[4])
         assert loss.item() == pytest.approx(by_hand.item(), rel=1e-12)
 
+    def test_ids_that_are_told_to_be_distinct_are_not_looked_for_again(self):
+        student, (ids, counts) = logits(2, 6, seed=41), (tensor([[4, 1, 0], [2, 5, 3]]), tensor([[2, 1, 0], [1, 1, 3]]))
+        told, found = (
+            loss_and_gradient(forward_kl, student, Sampled(ids, counts, distinct=distinct), torch.ones(2, dtype=F64))
+            for distinct in (True, False)
+        )
+        assert told[0].item() == found[0].item()
+        assert torch.equal(told[1], found[1])
+
     def test_gradient_is_unbiased(self):
         """Monte Carlo: the mean over 20,000 caches of 5 draws is the dense gradient, to 4 standard errors."""
         draws, caches = 5, 20_000

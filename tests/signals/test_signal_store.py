@@ -69,6 +69,9 @@ def test_what_is_stored_is_the_teacher_at_the_targets(kind: Any, knobs: Any, exa
     elif isinstance(beliefs, Sampled):
         share = torch.zeros_like(p).scatter_add_(-1, beliefs.ids_NK, beliefs.counts_NK / 16)
         assert (share - p).abs().max() <= 1 / 16
+        assert beliefs.distinct
+        drawn = [ids[counts > 0].tolist() for ids, counts in zip(beliefs.ids_NK, beliefs.counts_NK)]
+        assert all(len(set(ids)) == len(ids) for ids in drawn)
     else:
         assert isinstance(beliefs, Dense)
         q = beliefs.logits_NV.source().rows(torch.arange(len(p)), p.shape[-1], torch.float32).softmax(-1)

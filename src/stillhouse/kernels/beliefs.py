@@ -122,12 +122,14 @@ class Sampled:
 
     The empirical distribution counts / sum(counts) stands for the teacher and nothing is renormalised: the gradient of
     the forward KL to it is unbiased. Its value is the KL to the sample, which differs from that to the teacher by what
-    no student can change. Counts of equal ids in one position are added up.
+    no student can change. Counts of equal ids in one position are added up; `distinct` says that there are none, as in a
+    store of signals, and spares looking for them.
     """
 
     ids_NK: Tensor
     counts_NK: Tensor
     vocabulary: int | None = None
+    distinct: bool = False
 
     @property
     def positions(self) -> int:
@@ -146,7 +148,7 @@ class Sampled:
         def at(rows_n: Tensor) -> Block:
             ids_nK, counts_nK = ids_NK[rows_n], counts_NK[rows_n].to(dtype)
             share_nK = counts_nK / counts_nK.sum(-1, keepdim=True)
-            log_p_nK = _merged(ids_nK, share_nK).log()
+            log_p_nK = (share_nK if self.distinct else _merged(ids_nK, share_nK)).log()
 
             def block(part: slice, logits_bV: Tensor) -> tuple[Tensor, Tensor]:
                 share_bK, ids_bK = share_nK[part], ids_nK[part]

@@ -145,7 +145,7 @@ def beliefs_of(read: Any, head: Any, *, vocabulary: int, device: Any = "cpu") ->
         return TopK(ids, logprobs, vocabulary=vocabulary)
     if isinstance(read, Draws):
         ids, times = (torch.from_numpy(array).to(device) for array in read.padded())
-        return Sampled(ids, times, vocabulary=vocabulary)
+        return Sampled(ids, times, vocabulary=vocabulary, distinct=True)
     return Dense(head.projected(read, device), vocabulary=vocabulary)
 
 
