@@ -1,8 +1,10 @@
 """Programs graded by running them: R22 (programs of thought), R60 (unit tests)."""
 
+import fcntl
 import gzip
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,10 +35,38 @@ def test_passing_and_failing_programs_by_reason() -> None:
         "import os\nos._exit(0)": Grade(0.0, "left_early"),
         "import sys\nsys.exit(0)": Grade(0.0, "left_early"),
         "import socket\nsocket.socket()": Grade(0.0, "OSError"),
+        "import os\nwhile True:\n    os.fork()": Grade(0.0, "OSError"),
+        "import os\nos.kill(os.getppid(), 9)": Grade(0.0, "OSError"),
+        "import subprocess\nsubprocess.run(['true'])": Grade(0.0, "OSError"),
         "   ": Grade(0.0, "no_program"),
         "open('here', 'w').write('x')": Grade(0.0, "NameError"),
     }
     assert passes(list(programs), [CHECK] * len(programs), sandbox="process", seconds=1.5) == list(programs.values())
+
+
+def test_in_a_namespace_no_other_process_is_seen_and_none_is_left(tmp_path: Path) -> None:
+    """What a program starts behind Python's back ends with it, and its parent has no number it could send a signal to."""
+    if subprocess.run(["unshare", "--user", "--net", "--pid", "--fork", "true"], capture_output=True).returncode:
+        pytest.skip("this machine refuses `unshare --user --net --pid`")
+    held = tmp_path / "held"
+    held.touch()
+    started = f"""
+import ctypes, fcntl, os, time
+assert os.getppid() == 0
+libc, (told, tell) = ctypes.CDLL(None), os.pipe()
+child = libc.fork()
+if child == 0:
+    libc.setsid()
+    file = open({str(held)!r}, "w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.write(tell, b"held")
+    time.sleep(600)
+if child > 0:  # who is not the superuser is refused a second process, which is as good
+    os.read(told, 4)
+"""
+    assert passes([started], ["pass"], sandbox="namespace") == [Grade(1.0, "passed")]
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while somebody holds it
 
 
 def test_it_runs_in_an_empty_folder_without_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

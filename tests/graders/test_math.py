@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.graders import Grade
+from stillhouse.graders.final import last_marked
 from stillhouse.graders.math import equal
 from stillhouse.graders.numbers import NotANumberError, read
 
@@ -137,3 +138,12 @@ def test_gsm8k_train_gold_against_itself_and_off_by_one() -> None:
     finals = [int(text.split("####")[1].strip().replace(",", "")) for text in gold]
     off_by_one = [f"Let me think. The answer is {value + 1:,} dollars." for value in finals]
     assert set(equal(off_by_one, gold)) == {Grade(0.0, "different")}
+
+
+def test_a_text_that_opens_box_after_box_is_read_in_one_pass() -> None:
+    """A student that goes round in circles: forty thousand openings took minutes where each was followed to the end."""
+    assert last_marked("\\boxed{" * 40_000) is None
+    assert last_marked("\\boxed{7}" + "\\boxed{" * 40_000).text == "7"  # type: ignore[union-attr]
+    nested = last_marked("}so \\boxed{\\frac{1}{2}} and \\boxed{")
+    assert nested is not None
+    assert (nested.text, nested.start, nested.end) == ("\\frac{1}{2}", 4, 23)

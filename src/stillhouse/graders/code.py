@@ -34,9 +34,11 @@ memory = job["memory_mb"] << 20
 for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, job["seconds"] + 1),
                    (resource.RLIMIT_FSIZE, job["most_output"]), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE,
                    0)): resource.setrlimit(kind, (most, most))
-import socket
-def refused(*_, **__): raise OSError("no network in here")
-socket.socket = socket.create_connection = socket.getaddrinfo = refused
+import os, socket, _posixsubprocess
+def refused(*_, **__): raise OSError("no network and no other process in here")
+for home, names in ((socket, "socket create_connection getaddrinfo"), (_posixsubprocess, "fork_exec"),
+                    (os, "fork forkpty kill killpg posix_spawn posix_spawnp system")):
+    for name in names.split(): hasattr(home, name) and setattr(home, name, refused)
 scope = {"__name__": "__main__"}
 for part in job["parts"]:
     exec(compile(part, "<answer>", "exec"), scope)
@@ -58,9 +60,11 @@ def passes(
 
     The program is the longest fenced block, or the whole text where nothing is fenced. `sandbox: process` runs it in
     a fresh interpreter with limits on time, memory, output and processes, in an empty folder, without the
-    environment and with Python's sockets closed: good against accidents, not against malice. `sandbox: namespace`
-    takes the network away in the kernel too (`unshare`, Linux). Reasons for 0: the exception's name, "timed_out",
-    "no_program", "left_early" (it ended before the tests could). Sources: R60, R22.
+    environment and with Python's ways to sockets, other processes and signals closed: good against accidents, not
+    against malice; files elsewhere can be read and written. `sandbox: namespace` takes network and sight of other
+    processes away in the kernel too (`unshare`, Linux), and whatever was started ends with the program. Reasons for
+    0: the exception's name, "timed_out", "no_program", "left_early" (it ended before the tests could). Sources: R60,
+    R22.
     """
     jobs = [
         None if reference is None else _Job((program(response), reference), seconds, memory_mb)
@@ -148,10 +152,10 @@ def _prefix(sandbox: Sandbox) -> list[str]:
     if sandbox != "namespace":
         raise RecipeError(f"code graders: no sandbox {sandbox!r}; known: process, namespace")
     unshare = shutil.which("unshare")
-    prefix = [unshare or "unshare", "--user", "--net", "--"]
+    prefix = [unshare or "unshare", "--user", "--net", "--pid", "--fork", "--kill-child", "--"]
     if unshare is None or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
         raise RecipeError(
-            "sandbox: namespace needs `unshare --user --net`, which this machine refuses; write `process`"
+            "sandbox: namespace needs `unshare --user --net --pid`, which this machine refuses; write `process`"
         )
     return prefix
 

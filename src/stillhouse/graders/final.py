@@ -31,22 +31,29 @@ def last_marked(text: str, markers: Sequence[str] = MARKERS) -> Final | None:
         {(m.start(), m.end()) for marker in markers for m in re.finditer(re.escape(marker.lower()), lowered)},
         reverse=True,
     )
+    closing = _closing(text) if "\\boxed" in text else {}
     for start, end in starts:
-        found = _boxed(text, start, end) if text[start:end] == "\\boxed" else _sentence(text, start, end)
+        found = _boxed(text, start, end, closing) if text[start:end] == "\\boxed" else _sentence(text, start, end)
         if found is not None:
             return found
     return None
 
 
-def _boxed(text: str, start: int, end: int) -> Final | None:
-    if text[end : end + 1] != "{":
-        return None
-    depth = 0
-    for i in range(end, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return Final(text[end + 1 : i].strip(), start, i + 1)
-    return None
+def _boxed(text: str, start: int, end: int, closing: dict[int, int]) -> Final | None:
+    closed = closing.get(end)
+    return None if closed is None else Final(text[end + 1 : closed].strip(), start, closed + 1)
+
+
+def _closing(text: str) -> dict[int, int]:
+    """Where each brace that opens closes: read once, because a text that goes round in circles opens thousands."""
+    opened: list[int] = []
+    closing: dict[int, int] = {}
+    for brace in re.finditer(r"[{}]", text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif opened:
+            closing[opened.pop()] = brace.start()
+    return closing
 
 
 def _sentence(text: str, start: int, end: int) -> Final | None:
