@@ -26,6 +26,8 @@ LAYERS = (
         "continuous",
         "inference",
         "decoder",
+        "reading",
+        "narrow_attention",
         "apart",
         "scoring",
         "embedding",
@@ -62,8 +64,8 @@ LAYERS = (
 )
 HEAVY = ("torch", "transformers", "datasets", "openai", "accelerate", "peft", "pyarrow", "scipy", "sklearn")
 # imported only when something is trained, evaluated or generated, or by the recipe's own door
-MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "continuous", "inference", "decoder", "apart", "recipe",
-                "check", "testing", "cli")  # fmt: skip
+MAY_BE_HEAVY = ("train", "objectives", "kernels", "products", "generate", "continuous", "inference", "decoder", "reading",
+                "narrow_attention", "apart", "recipe", "check", "testing", "cli")  # fmt: skip
 
 
 def rank(module: str) -> int | None:

@@ -59,9 +59,10 @@ def layers(monkeypatch):
     return torch.nn.Sequential(torch.nn.Linear(30, 50), torch.nn.Tanh(), torch.nn.Linear(50, 7, bias=False))
 
 
-def test_layers_give_and_learn_the_same(layers):
-    """Values and gradients of inputs, weights and biases, against float64."""
-    x = normal(2, 5, 30).requires_grad_()
+@pytest.mark.parametrize("rows", [5, 211])
+def test_layers_give_and_learn_the_same(layers, rows):
+    """Values and gradients of inputs, weights and biases, against float64; 422 rows are filled up to 448."""
+    x = normal(2, rows, 30).requires_grad_()
     with faster_linears(layers):
         assert all("forward" in layers[at].__dict__ for at in (0, 2))
         value = layers(x)
@@ -72,6 +73,13 @@ def test_layers_give_and_learn_the_same(layers):
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
     for one, other in zip(got, torch.autograd.grad(exact.square().sum(), (x64, *wide.parameters())), strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_of_rows_come_again():
+    sizes = [rows + products.until_recurring(rows) for rows in range(1, 3000)]
+    assert sizes[:127] == list(range(1, 128))
+    assert all(rows <= size < 1.13 * rows for rows, size in enumerate(sizes, 1))
+    assert len(set(sizes[127:])) < 50
 
 
 def test_frozen_layers_get_no_gradient(layers):

@@ -16,7 +16,8 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results"
 PACKAGES = ("torch", "transformers", "accelerate", "trl", "liger-kernel")
-_PARTS = ("kernels", "objectives", "train", "products.py", "generate.py", "continuous.py", "decoder.py", "inference.py")
+_FILES = ("products", "generate", "continuous", "decoder", "inference", "reading", "narrow_attention")
+_PARTS = ("kernels", "objectives", "train", *(f"{name}.py" for name in _FILES))
 MEASURED = tuple(f"src/stillhouse/{part}" for part in _PARTS)
 
 

@@ -43,7 +43,7 @@ class Continuous:
         self.decoder, self.prompts, self.limits, self.eos = decoder, prompts, limits, frozenset(eos_ids)
         self.waiting = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         longest, places = len(prompts[self.waiting[-1]]), min(width, len(prompts))
-        self.angles_P2D = decoder.angles(longest + max(limits))
+        self.turns_P1d = decoder.turns(longest + max(limits))
         self.rows, self.steps, self.start, self.next_B = torch.zeros(4, places, dtype=torch.long)
         self.alive = [False] * places
         self.told: list[list[int]] = [[] for _ in range(places)]
@@ -63,10 +63,10 @@ class Continuous:
             self.start -= cache.make_room(len(self.prompts[self.waiting[-1]]) - 1 if self.waiting else 0)
             self._look()
         mask_b1S = None if self.mask_b1S is None else self.mask_b1S[:, :, cache.first : cache.end + 1]
-        angles_b2D = self.angles_P2D.index_select(0, self.position_b)
-        logits_BV = self.decoder.step(self.next_B, angles_b2D, cache, mask_b1S)
+        turns_B1d = self.turns_P1d.index_select(0, self.position_B)
+        logits_BV = self.decoder.step(self.next_B, turns_B1d, cache, mask_b1S)
         cache.end += 1
-        self.position_b += 1
+        self.position_B += 1
         return logits_BV
 
     def take(self, next_B: Tensor) -> None:
@@ -111,10 +111,10 @@ class Continuous:
         """What each row sees, and the position of its next token."""
         cache = self.cache
         cache.first = int(self.start.min())
-        start_b = self.start.repeat_interleave(self.decoder.heads)
-        self.position_b = cache.end - start_b
+        self.position_B = cache.end - self.start
         self.mask_b1S = None
         if int(self.start.max()) > cache.first:
+            start_b = self.start.repeat_interleave(self.decoder.heads)
             unseen_bS = torch.arange(cache.columns) < start_b[:, None]
             self.mask_b1S = torch.zeros(unseen_bS.shape).masked_fill_(unseen_bS, -torch.inf)[:, None]
 
@@ -127,7 +127,7 @@ class Continuous:
             ids_nL = torch.tensor(
                 [[*self.prompts[row][:-1], *[0] * (length + 1 - len(self.prompts[row]))] for row in rows]
             )
-            kept = self.decoder.remember(ids_nL, self.angles_P2D[:length])
+            kept = self.decoder.remember(ids_nL, self.turns_P1d[:length])
             column_nL = (torch.arange(length) - (length - size_n[:, None])).clamp(min=0)
             from_nL = column_nL + length * torch.arange(len(rows))[:, None]
             self.cache.fill(at, kept, from_nL.flatten(), length)

@@ -1,10 +1,15 @@
 """Models of Llama's form as few large operations: the same weights and the same function as the library's module, for reading.
 
 What a small model costs on a processor is the number of its operations: a token of two layers is some 400 calls in
-transformers and 50 here. Grouped products in place of one query at a time also halve the attention of larger ones.
+transformers and 40 here. Grouped products in place of one query at a time also halve the attention of larger ones.
+
+Three things are laid out anew, once, to spare an operation in every step. The halves of a query or a key that are turned
+together lie side by side, so that a turn is one product of complex numbers. Weights of a norm are multiplied into the
+matrix behind it where that is small. And what runs through the layers has one more column, sqrt(E x eps), so that the
+length of a row is what its norm divides by.
 
 Legend: B rows, L tokens read at once, S columns of the cache, K key-value heads, G queries to each of them, b = B x K,
-D head width, E hidden width, V vocabulary, P positions.
+D head width, E hidden width, I width of the MLP, V vocabulary, P positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear as plain_linear
 from torch.nn.functional import scaled_dot_product_attention
 
 from stillhouse.products import WORTH, for_many_products, linear
+
+Weights = tuple[Tensor, Tensor | None]  # rows for each output, and their biases
+Stream = tuple[Tensor, Tensor]  # [N, E + 1], and [N, E] of it
 
 # weights of one matrix above which several are not copied into one: the calls that it saves no longer matter
 _JOINED = 2**20
@@ -28,132 +35,174 @@ _LAID_OUT, _COPIED = 2**15, 2**27
 class Matrix:
     """Weights of a linear layer, without gradients; `often`: a copy in the order of the products is worth its memory."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, often: bool):
-        self.weight, self.bias = weight, bias
-        self._laid_out = for_many_products(weight) if often and weight.numel() >= _LAID_OUT else None
+    def __init__(self, weight_OI: Tensor, bias: Tensor | None, *, often: bool):
+        self.weight_OI, self.weight_IO, self.bias = weight_OI, weight_OI.t(), bias
+        self._laid_out = for_many_products(weight_OI) if often and weight_OI.numel() >= _LAID_OUT else None
+        self._worth = WORTH / weight_OI.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() * self.weight.shape[0] < WORTH:
-            return plain_linear(x, self.weight, self.bias)
-        return linear(x, self.weight, self.bias, laid_out=self._laid_out)
+        if x.numel() >= self._worth:
+            return linear(x, self.weight_OI, self.bias, laid_out=self._laid_out)
+        return torch.mm(x, self.weight_IO) if self.bias is None else torch.addmm(self.bias, x, self.weight_IO)
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        if x.numel() >= self._worth:
+            total += linear(x, self.weight_OI, self.bias, laid_out=self._laid_out)
+            return
+        total.addmm_(x, self.weight_IO)
+        if self.bias is not None:
+            total += self.bias
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """`query_key_value` and `gate_up` are one matrix each where they are small, or one for each of their names.
 
-    As one, the rows of `query_key_value` lie head by head: G queries, the key, the value.
+    As one, the rows of queries and keys lie head by head, G queries and the key, and the values behind them. A norm is
+    None where it is part of the matrices behind it.
     """
 
-    before_attention: Tensor
+    before_attention: Tensor | None
     query_key_value: tuple[Matrix, ...]
     query_norm: Tensor | None
     key_norm: Tensor | None
     out: Matrix
-    before_mlp: Tensor
+    before_mlp: Tensor | None
     gate_up: tuple[Matrix, ...]
     down: Matrix
 
 
 class Decoder:
-    """The weights as they are now; `reading.decoder_of` says of which models this is the same function."""
+    """The weights as they are now; `inference.decoder_of` says of which models this is the same function."""
 
     def __init__(self, model: Any):
         inner, config = model.model, model.config
-        self.vocabulary = model.lm_head.weight.shape[0]
+        self.vocabulary, self.hidden = model.lm_head.weight.shape
         self.heads = config.num_key_value_heads
         self.groups = config.num_attention_heads // self.heads
         self.width = inner.layers[0].self_attn.head_dim
-        self.scale, self.eps = self.width**-0.5, inner.norm.variance_epsilon
+        self.eps = inner.norm.variance_epsilon
         self.act = inner.layers[0].mlp.act_fn
         self.embedding_VE, self.rotary = inner.embed_tokens.weight.detach(), inner.rotary_emb
         matrix = partial(Matrix, often=sum(weight.numel() for weight in model.parameters()) <= _COPIED)
         self.layers = [self._layer(layer, matrix) for layer in inner.layers]
-        self.norm, self.head = inner.norm.weight.detach(), matrix(*_weights(model.lm_head))
+        self.norm, (self.head,) = self._behind(inner.norm, [_weights(model.lm_head)], _joined, matrix)
 
-    def angles(self, positions: int) -> Tensor:
-        """[P, 2, D]: cosines, and sines with the sign that turning a vector by half its length asks for."""
+    def turns(self, positions: int) -> Tensor:
+        """[P, 1, D/2] of complex numbers that turn queries and keys, and bring the scale of their products with them."""
         cos_PD, sin_PD = (table[0] for table in self.rotary(self.embedding_VE, torch.arange(positions)[None]))
         half = self.width // 2
-        return torch.stack([cos_PD, torch.cat([-sin_PD[:, :half], sin_PD[:, half:]], -1)], 1)
+        return torch.complex(cos_PD[:, None, :half], sin_PD[:, None, :half]) * self.width**-0.25
 
-    def remember(self, ids_nL: Tensor, angles_L2D: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def stream(self, rows: int) -> Stream:
+        """Room for what runs through the layers."""
+        whole_NF = torch.full((rows, self.hidden + 1), (self.hidden * self.eps) ** 0.5)
+        return whole_NF, whole_NF[:, :-1]
+
+    def remember(self, ids_nL: Tensor, turns_L1d: Tensor) -> list[tuple[Tensor, Tensor]]:
         """[n, L, K, D] keys and values of each layer, of rows that begin at position 0."""
-        cos, sin = (angles_L2D[:, None, None, at] for at in (0, 1))
-        x_nLE, kept = self.embedding_VE[ids_nL], []
+        n, length = ids_nL.shape
+        stream, kept = self.stream(n * length), []
+        stream[1].copy_(self.embedding_VE.index_select(0, ids_nL.flatten()))
+        turns = turns_L1d.repeat(n, 1, 1)
         for layer in self.layers:
-            states = self._states(layer, x_nLE)
-            turned = self._turned(layer, states, cos, sin)
-            keys, values = turned[..., -1, :], states[..., -1, :]
+            queries_keys, values = self._states(layer, stream, turns)
+            queries_keys = queries_keys.view(n, length, self.heads, self.groups + 1, self.width)
+            keys, values = queries_keys[..., -1, :], values.view(n, length, self.heads, self.width)
             kept.append((keys, values))
             if layer is not self.layers[-1]:
-                mixed = _attended(turned[..., :-1, :].flatten(2, 3), keys, values)
-                x_nLE = self._after(layer, x_nLE, mixed)
+                mixed = _attended(queries_keys[..., :-1, :].flatten(2, 3), keys, values)
+                self._after(layer, stream, mixed.flatten(0, 1))
         return kept
 
-    def step(self, ids_B: Tensor, angles_b2D: Tensor, cache: "Cache", mask_b1S: Tensor | None) -> Tensor:
+    def step(self, ids_B: Tensor, turns_B1d: Tensor, cache: "Cache", mask_b1S: Tensor | None) -> Tensor:
         """[B, V] logits after one more token of each row, whose keys and values go into the cache.
 
         The mask is added to the scores.
         """
-        x_BE = self.embedding_VE.index_select(0, ids_B)
-        cos, sin = angles_b2D[:, :1], angles_b2D[:, 1:]
+        stream, (heads, groups, width) = cache.stream, (self.heads, self.groups, self.width)
+        rows = stream[1].copy_(self.embedding_VE.index_select(0, ids_B)).shape[0]
         for number, layer in enumerate(self.layers):
-            states_bhD = self._states(layer, x_BE).view(-1, self.groups + 2, self.width)
-            turned_bhD = self._turned(layer, states_bhD, cos, sin)
-            keys_bDS, values_bSD = cache.put(number, turned_bhD[:, -1], states_bhD[:, -1])
+            queries_keys, values = self._states(layer, stream, turns_B1d)
+            turned_bhD = queries_keys.view(-1, groups + 1, width)
+            keys_bDS, values_bSD = cache.put(number, turned_bhD.select(1, groups), values.view(-1, heads, width))
+            queries_bGD = turned_bhD.narrow(1, 0, groups)
             if mask_b1S is None:
-                scores_bGS = torch.bmm(turned_bhD[:, :-1], keys_bDS).mul_(self.scale)
+                scores_bGS = torch.bmm(queries_bGD, keys_bDS)
             else:
-                scores_bGS = torch.baddbmm(mask_b1S, turned_bhD[:, :-1], keys_bDS, alpha=self.scale)
+                scores_bGS = torch.baddbmm(mask_b1S, queries_bGD, keys_bDS)
             mixed_bGD = torch.bmm(scores_bGS.softmax(-1), values_bSD)
-            x_BE = self._after(layer, x_BE, mixed_bGD.view(len(ids_B), -1))
-        return self.head(self._normed(x_BE, self.norm))
+            self._after(layer, stream, mixed_bGD.view(rows, -1))
+        return self.head(_normed(stream, self.norm))
 
-    def _states(self, layer: Layer, x: Tensor) -> Tensor:
-        """[..., K, G queries + key + value, D]."""
-        x = self._normed(x, layer.before_attention)
-        shape = *x.shape[:-1], self.heads, -1, self.width
+    def _states(self, layer: Layer, stream: Stream, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., K (G + 1), D] queries and keys with their position in them, head by head; [..., K D] values."""
+        x = _normed(stream, layer.before_attention)
+        rows, size = x.shape[0], self.heads * (self.groups + 1)
         if len(layer.query_key_value) == 1:
-            return layer.query_key_value[0](x).view(shape)
-        return torch.cat([matrix(x).view(shape) for matrix in layer.query_key_value], -2)
-
-    def _turned(self, layer: Layer, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries and key, their position in them."""
-        turned = states[..., :-1, :]
+            states = layer.query_key_value[0](x)
+            queries_keys = states.narrow(1, 0, size * self.width)
+            values = states.narrow(1, size * self.width, self.heads * self.width)
+        else:
+            *turned, values = (matrix(x) for matrix in layer.query_key_value)
+            halves = [each.view(rows, self.heads, -1, 2, self.width // 2) for each in turned]
+            queries_keys = torch.cat(halves, 2).transpose(-1, -2).reshape(rows, -1)
         if layer.query_norm is not None and layer.key_norm is not None:
-            queries, key = turned[..., :-1, :], turned[..., -1:, :]
-            turned = torch.cat([self._normed(queries, layer.query_norm), self._normed(key, layer.key_norm)], -2)
-        return torch.addcmul(turned * cos, turned.roll(self.width // 2, -1), sin)
+            by_heads = queries_keys.reshape(rows, self.heads, -1, self.width).split([self.groups, 1], 2)
+            norms = layer.query_norm, layer.key_norm
+            normed = [torch.rms_norm(x, norm.shape, norm, self.eps) for x, norm in zip(by_heads, norms)]
+            queries_keys = torch.cat(normed, 2)
+        turned = torch.view_as_complex(queries_keys.view(rows, size, -1, 2)) * turns
+        return torch.view_as_real(turned).view(rows, size, self.width), values
 
-    def _after(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
-        x = layer.out(mixed).add_(x)
-        inner = self._normed(x, layer.before_mlp)
+    def _after(self, layer: Layer, stream: Stream, mixed: Tensor) -> None:
+        x = stream[1]
+        layer.out.add_to(x, mixed)
+        inner = _normed(stream, layer.before_mlp)
         first, *second = layer.gate_up
         gate, up = (first(inner), second[0](inner)) if second else first(inner).chunk(2, -1)
-        return x.add_(layer.down(self.act(gate).mul_(up)))
-
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return torch.rms_norm(x, weight.shape, weight, self.eps)
+        layer.down.add_to(x, self.act(gate).mul_(up))
 
     def _layer(self, layer: Any, matrix: Callable[..., Matrix]) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        query_norm, key_norm = (None if norm is None else norm.weight.detach() for norm in norms)
+        query_norm, key_norm = (None if norm is None else self._paired(norm.weight.detach()) for norm in norms)
         states = [_weights(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        gate_up = [_weights(part) for part in (mlp.gate_proj, mlp.up_proj)]
-        if states[0][0].numel() <= _JOINED:
-            states = [_joined(states, self._by_heads)]
-        if gate_up[0][0].numel() <= _JOINED:
-            gate_up = [_joined(gate_up, torch.cat)]
+        before_attention, query_key_value = self._behind(layer.input_layernorm, states, self._by_heads, matrix)
+        inner = [_weights(part) for part in (mlp.gate_proj, mlp.up_proj)]
+        before_mlp, gate_up = self._behind(layer.post_attention_layernorm, inner, _joined, matrix)
         return Layer(
-            layer.input_layernorm.weight.detach(), tuple(matrix(*each) for each in states), query_norm, key_norm,
-            matrix(*_weights(attention.o_proj)), layer.post_attention_layernorm.weight.detach(),
-            tuple(matrix(*each) for each in gate_up), matrix(*_weights(mlp.down_proj)),
+            before_attention, query_key_value, query_norm, key_norm, matrix(*_weights(attention.o_proj)),
+            before_mlp, gate_up, matrix(*_weights(mlp.down_proj)),
         )  # fmt: skip
 
-    def _by_heads(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([part.view(self.heads, -1, *part.shape[1:]) for part in parts], 1).flatten(0, 1)
+    def _behind(
+        self,
+        norm: Any,
+        parts: Sequence[Weights],
+        join: Callable[[Sequence[Weights]], Weights],
+        matrix: Callable[..., Matrix],
+    ) -> tuple[Tensor | None, tuple[Matrix, ...]]:
+        """What is read through a norm: together and with the norm in it where it is small."""
+        scale_E = norm.weight.detach() * self.hidden**0.5
+        if parts[0][0].numel() > _JOINED:
+            return scale_E, tuple(matrix(*each) for each in parts)
+        weight_OE, bias_O = join(parts)
+        return None, (matrix(weight_OE * scale_E, bias_O),)
+
+    def _by_heads(self, parts: Sequence[Weights]) -> Weights:
+        *turned, value = parts
+
+        def paired(rows: Sequence[Tensor]) -> Tensor:
+            by_heads = [self._paired(each).unflatten(0, (self.heads, -1)) for each in rows]
+            return torch.cat(by_heads, 1).flatten(0, 1)
+
+        biases = [bias for _, bias in turned if bias is not None]
+        return _joined([(paired([weight for weight, _ in turned]), paired(biases) if biases else None), value])
+
+    def _paired(self, rows: Tensor) -> Tensor:
+        """Of queries or keys, in the order 0, D/2, 1, D/2 + 1 ... of each head."""
+        return rows.unflatten(0, (-1, 2, self.width // 2)).transpose(1, 2).flatten(0, 2)
 
 
 class Cache:
@@ -164,6 +213,7 @@ class Cache:
 
     def __init__(self, decoder: Decoder, rows: int, columns: int):
         self.heads, self.columns, self.first, self.end = decoder.heads, columns, 0, 0
+        self.stream = decoder.stream(rows)
         b, width = rows * decoder.heads, decoder.width
         self.keys = [torch.empty(b, width, columns) for _ in decoder.layers]
         self.values = [torch.empty(b, columns, width) for _ in decoder.layers]
@@ -182,15 +232,16 @@ class Cache:
             keys[at_b, :, part] = keys_nLKD.permute(0, 2, 3, 1).flatten(0, 1)
             values[at_b, part] = values_nLKD.transpose(1, 2).flatten(0, 1)
 
-    def put(self, layer: int, key_bD: Tensor, value_bD: Tensor) -> tuple[Tensor, Tensor]:
+    def put(self, layer: int, key_bD: Tensor, value_BKD: Tensor) -> tuple[Tensor, Tensor]:
         """The token at `end`; returns what is seen from there, [b, D, S] and [b, S, D]."""
         keys, values, end = self.keys[layer], self.values[layer], self.end
         keys.select(2, end).copy_(key_bD)
-        values.select(1, end).copy_(value_bD)
+        values.view(-1, self.heads, *values.shape[1:]).select(2, end).copy_(value_BKD)
         seen = end + 1 - self.first
         return keys.narrow(2, self.first, seen), values.narrow(1, self.first, seen)
 
     def keep(self, rows: Tensor) -> None:
+        self.stream = self.stream[0][: len(rows)], self.stream[1][: len(rows)]
         at_b = self._of_heads(rows)
         self.keys = [keys.index_select(0, at_b) for keys in self.keys]
         self.values = [values.index_select(0, at_b) for values in self.values]
@@ -214,19 +265,24 @@ class Cache:
         return (rows[:, None] * self.heads + torch.arange(self.heads)).flatten()
 
 
+def _normed(stream: Stream, weight: Tensor | None) -> Tensor:
+    """A root mean square norm without its factor sqrt(E), which is in the weights, here or behind."""
+    whole_NF, x_NE = stream
+    normed = x_NE / torch.linalg.vector_norm(whole_NF, 2, -1, True)
+    return normed if weight is None else normed.mul_(weight)
+
+
 def _attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """[n, L, heads x D] from [n, L, heads, D], causally."""
     q, k, v = (each.transpose(1, 2) for each in (queries, keys, values))
-    mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] > k.shape[1])
+    mixed = scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=q.shape[1] > k.shape[1])
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _weights(module: Any) -> tuple[Tensor, Tensor | None]:
+def _weights(module: Any) -> Weights:
     return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
-def _joined(
-    parts: Sequence[tuple[Tensor, Tensor | None]], join: Callable[[list[Tensor]], Tensor]
-) -> tuple[Tensor, Tensor | None]:
+def _joined(parts: Sequence[Weights]) -> Weights:
     biases = [bias for _, bias in parts if bias is not None]
-    return join([weight for weight, _ in parts]), join(biases) if biases else None
+    return torch.cat([weight for weight, _ in parts]), torch.cat(biases) if biases else None

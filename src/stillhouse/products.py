@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 # Multiplications below which MKL is as fast, as oneDNN's way in costs 10 microseconds; weights too small ever to reach it.
 WORTH = 2**21
-SMALLEST = 2**13
+SMALLEST = 2**11
+_ONCE = 128  # rows below which they are those of a step of generation, which come again by themselves
 _LISTENING = "transformers.utils.output_capturing"
 
 
@@ -29,10 +30,27 @@ _LINEAR, _LAY_OUT = _onednn("_linear_pointwise"), _onednn("_reorder_linear_weigh
 
 
 def product(left_nK: Tensor, right_KM: Tensor) -> Tensor:
-    """left @ right, a fresh tensor of their dtype."""
+    """left @ right, a tensor of their dtype that nobody else has."""
     if _LINEAR is None or left_nK.dtype != torch.float32 or left_nK.device.type != "cpu" or not len(left_nK):
         return left_nK @ right_KM
-    return _LINEAR(left_nK, right_KM.T, None, "none", [], "")
+    return _of_rows(left_nK, right_KM.T, None)
+
+
+def _of_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    size = x.shape[:-1].numel()
+    if (more := until_recurring(size)) == 0:
+        return _LINEAR(x, weight, bias, "none", [], "")
+    padded = nn.functional.pad(x.reshape(size, -1), (0, 0, 0, more))
+    return _LINEAR(padded, weight, bias, "none", [], "")[:size].view(*x.shape[:-1], -1)
+
+
+def until_recurring(rows: int) -> int:
+    """How many rows of zeros make their number one that comes again.
+
+    oneDNN compiles a product for each size it meets, at the cost of two or three small products, and texts seldom make the
+    same number of tokens twice.
+    """
+    return 0 if rows < _ONCE else -rows % (1 << (rows.bit_length() - 4))
 
 
 def add_product_(total_nM: Tensor, left_nK: Tensor, right_KM: Tensor) -> None:
@@ -47,16 +65,19 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _LINEAR(x, weight, bias, "none", [], "")
+        return _of_rows(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad_NO, (for_x, for_weight, for_bias) = grad.reshape(-1, grad.shape[-1]), ctx.needs_input_grad
+        grad_NO, x_NI = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        if more := until_recurring(len(x_NI)):
+            grad_NO, x_NI = (nn.functional.pad(each, (0, 0, 0, more)) for each in (grad_NO, x_NI))
+        for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
-            product(grad_NO, weight).view(x.shape) if for_x else None,
-            product(grad_NO.T, x.reshape(-1, x.shape[-1])) if for_weight else None,
+            product(grad_NO, weight)[: x.shape[:-1].numel()].view(x.shape) if for_x else None,
+            _LINEAR(grad_NO.T, x_NI.T, None, "none", [], "") if for_weight else None,
             grad_NO.sum(0) if for_bias else None,
         )
 
@@ -89,7 +110,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, laid_out: T
     """x @ weight^T + bias without a gradient; `laid_out` is what `for_many_products` made of the weight."""
     if _small(x, weight) or _LINEAR is None or not (_plain(x) and _plain(weight)):
         return nn.functional.linear(x, weight, bias)
-    return _LINEAR(x, weight if laid_out is None else laid_out, bias, "none", [], "")
+    return _of_rows(x, weight if laid_out is None else laid_out, bias)
+
+
+def learned_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight^T + bias, differentiable."""
+    if _small(x, weight) or _LINEAR is None or not (_plain(x) and _plain(weight)):
+        return nn.functional.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _Linear.apply(x, weight, bias)
+    return _of_rows(x, weight, bias)
 
 
 def for_many_products(weight: Tensor) -> Tensor | None:
@@ -112,10 +142,6 @@ def _small(x: Tensor, weight: Tensor) -> bool:
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    weight, bias = module.weight, module.bias
-    elsewhere = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    if elsewhere or _small(x, weight) or not (_plain(x) and _plain(weight)):
-        return nn.functional.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return _Linear.apply(x, weight, bias)
-    return _LINEAR(x, weight, bias, "none", [], "")
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return nn.functional.linear(x, module.weight, module.bias)
+    return learned_linear(x, module.weight, module.bias)

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from stillhouse.apart import given_apart
 from stillhouse.generate import answering
+from stillhouse.inference import readable
 from stillhouse.kernels.fused import Projected
+from stillhouse.products import learned_linear
+from stillhouse.reading import read
 from stillhouse.render import encodes
 from stillhouse.train.batch import Layer
 from stillhouse.train.relations import heard_relations
@@ -68,6 +71,8 @@ def show(
     told apart by their positions. An encoder-decoder gets each row in two parts; its hidden states are its decoder's.
     """
     inner = _innermost(model)
+    if not layers and (shown := read_as_one(model, ids_RC, position_RC, target_RC, fused=fused)) is not None:
+        return shown
     apart = inner.config.is_encoder_decoder
     given, at_RC = {"input_ids": ids_RC, "position_ids": position_RC}, target_RC
     if apart:
@@ -76,13 +81,23 @@ def show(
     whole = [layer for layer in layers if isinstance(layer, int)]
     if whole:
         how["output_hidden_states"] = True
-    with _headless(inner) if fused else nullcontext() as head, heard_relations(inner, layers) as relations:
+    with _headless(inner) if fused else nullcontext() as its_head, heard_relations(inner, layers) as relations:
         out = model(**given, use_cache=False, **how)
     logits = out.logits if out.logits.dim() == 2 else out.logits[at_RC]
     states = (out.decoder_hidden_states if apart else out.hidden_states) if whole else ()
     hidden_NH: dict[Layer, Tensor] = {layer: states[layer][at_RC] for layer in whole}
     hidden_NH |= {layer: heard[target_RC] for layer, heard in relations.items()}
-    return Shown(logits if head is None else Projected(logits, head.weight, head.bias), hidden_NH)
+    return Shown(logits if its_head is None else Projected(logits, its_head.weight, its_head.bias), hidden_NH)
+
+
+def read_as_one(model: Any, ids_RC: Tensor, position_RC: Tensor, target_RC: Tensor, *, fused: bool) -> Shown | None:
+    """The same by fewer operations, in whatever mode the model is; None where that is not known to be the same."""
+    if not readable(model):
+        return None
+    hidden_NH, head = read(model, ids_RC, position_RC, target_RC), model.lm_head
+    if fused:
+        return Shown(Projected(hidden_NH, head.weight, head.bias), {})
+    return Shown(learned_linear(hidden_NH, head.weight, head.bias), {})
 
 
 @torch.no_grad()
