@@ -226,6 +226,7 @@ class QuantiseEntry(_Strict):
     """How many bits weights, activations, and cached keys and values are rounded to on the way forward."""
 
     bits: int = Field(ge=2, le=16)
+    scale: Literal["largest", "ternary", "learned"] = "largest"  # of weights; ternary has 2 bits
     activations: int | None = Field(default=None, ge=2, le=16)
     cache: int | None = Field(default=None, ge=2, le=16)
 

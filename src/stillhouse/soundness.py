@@ -26,6 +26,8 @@ def refuse_student(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}student.labels: a student of kind classifier needs its classes, and no other takes any"
         )
+    if student.quantise is not None and student.quantise.scale == "ternary" and student.quantise.bits != 2:
+        raise RecipeError(f"{where}student.quantise.bits: ternary weights have two bits; write 2, or another scale")
     if student.quantise is not None and student.lora is not None:
         raise RecipeError(
             f"{where}student.quantise: the weights that learn to be rounded are the model's own, so `lora` has no place; "

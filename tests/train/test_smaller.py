@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from stillhouse.errors import RecipeError
 from stillhouse.objectives import divergence, supervised
+from stillhouse.objectives.quantisation import token_contrastive
 from stillhouse.render import render
 from stillhouse.train.prune import prune
-from stillhouse.train.quantise import FourBit, levels, quantise, rounded, to_dense, to_four_bits
+from stillhouse.train.quantise import FourBit, levels, quantise, rounded, ternary, to_dense, to_four_bits
 from stillhouse.train.student import Student, load_student, save_student
 from stillhouse.train.trainer import Term, train
 
@@ -55,6 +57,71 @@ def test_a_student_learns_to_be_quantised_and_is_saved_rounded(student, tools, t
     assert torch.allclose(saved(IDS).logits, student.model(IDS).logits, atol=1e-5)
     with pytest.raises(RecipeError, match="2 to 16"):
         quantise(student.model, bits=1)
+
+
+def test_ternary_weights_by_hand():
+    """R31 (TSLD): the mean magnitude is 1, so what is above .7 keeps its sign and gets the mean of those; gradients pass."""
+    weight = torch.tensor([[0.5, -0.6, 0.9, -2.0], [1.0, 1.0, -1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    got = ternary(weight)
+    assert got.tolist() == [[0.0, 0.0, pytest.approx(1.45), pytest.approx(-1.45)], [1.0, 1.0, -1.0, 1.0]]
+    (slope,) = torch.autograd.grad(got.sum(), weight)
+    assert torch.equal(slope, torch.ones_like(weight))
+    assert torch.allclose(ternary(got.detach()), got.detach(), rtol=1e-12)  # saved and rounded again it stays
+
+
+def test_a_learned_scale_and_its_gradients_by_hand():
+    """R31 (QuantGPT): within -a to a on 2^bits - 1 levels; the factor's gradient is the rounding error, or the sign where cut."""
+    layer = torch.nn.Linear(4, 1, bias=False).double()
+    layer.weight.data = torch.tensor([[0.3, -0.4, 0.7, -3.0]], dtype=torch.float64)
+    quantise(torch.nn.Sequential(layer), bits=3, scale="learned")
+    rounds = layer.parametrizations.weight[0]
+    rounds.factor.data.fill_(1.0 / 1.1)  # of the mean magnitude 1.1: from -1 to 1 in thirds
+    thirds = [1 / 3, -1 / 3, 2 / 3, -1.0]
+    assert layer.weight.tolist() == [pytest.approx(thirds, rel=1e-12)]
+    factor, weight = torch.autograd.grad(layer.weight.sum(), (rounds.factor, layer.parametrizations.weight.original))
+    errors = [1 / 3 - 0.3, -1 / 3 + 0.4, 2 / 3 - 0.7, -1.0]
+    assert factor.item() == pytest.approx(1.1 * sum(errors), rel=1e-9)
+    assert weight.tolist() == [[1.0, 1.0, 1.0, 0.0]]  # what is cut off is not pulled at
+
+
+@pytest.mark.parametrize("told", [{"bits": 2, "scale": "ternary"}, {"bits": 2, "scale": "learned"}])
+def test_two_bits_learn_and_are_saved(told, student, tools, tmp_path):
+    """R31 (TSLD, QuantGPT): three values a channel, or a layer; the copy in full precision teaches them."""
+    full = tools.white_box(copy.deepcopy(student.model), student.tokenizer)
+    quantise(student.model, **told)
+    learned = [p for name, p in student.model.named_parameters() if name.endswith(".factor")]
+    before = [p.detach().clone() for p in learned]
+    done = learn(student, tools.examples(8), tmp_path / "o", SAME, {"t": full}, max_steps=40)
+    assert done.history[-1]["loss"] < 0.8 * done.history[0]["loss"]
+    assert all(not torch.equal(was, now) for was, now in zip(before, learned))
+    assert bool(learned) == (told["scale"] == "learned")
+    saved = AutoModelForCausalLM.from_pretrained(save_student(student, tmp_path / "saved"))
+    weight = saved.model.layers[0].mlp.up_proj.weight
+    assert all(len(row.unique()) <= 3 for row in weight)
+    assert torch.allclose(saved(IDS).logits, student.model(IDS).logits, atol=1e-5)
+    with pytest.raises(RecipeError, match="two bits"):
+        quantise(student.model, bits=3, scale="ternary")
+
+
+def test_a_memory_is_the_same_however_a_step_is_cut_and_after_a_stop(student, tools, tmp_path):
+    """R31 (QuantGPT): one batch of four or four of one, and a training that goes on from its middle."""
+    full = tools.white_box(copy.deepcopy(student.model), student.tokenizer)
+
+    def losses(name, size):
+        own = Student(copy.deepcopy(student.model), student.tokenizer)
+        quantise(own.model, bits=4)
+        term = Term("contrast", token_contrastive(teacher_width=16, memory=500), "x", teacher="t")
+        cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
+        told = {"max_steps": 4, "save_steps": 2, "save_total_limit": 3, **cut}
+        return [
+            row["loss"] for row in learn(own, tools.examples(4), tmp_path / name, term, {"t": full}, **told).history
+        ]
+
+    whole = losses("whole", 4)
+    assert losses("cut", 1) == pytest.approx(whole, rel=1e-4)
+    shutil.rmtree(tmp_path / "whole" / "checkpoint-4")
+    assert losses("whole", 4) == whole
+    assert whole[1] > whole[0]  # more to be told from
 
 
 def test_a_quantised_training_goes_on_where_it_stopped(student, tools, tmp_path):

@@ -22,7 +22,7 @@ ROWS = {
     "R28": ["white_box/distillm", "white_box/contrastive"],
     "R29": ["white_box/task_aware"],
     "R30": ["white_box/fused", "white_box/other_tokenizer"],
-    "R31": ["white_box/quantised", "white_box/quantised_tokens", "white_box/pruned"],
+    "R31": ["white_box/quantised", "white_box/quantised_tokens", "white_box/ternary", "white_box/pruned"],
     "R24": ["skills/nlp/critic_rewards"],
     "R33": ["skills/alignment/direct_reward"],
     "R36": ["skills/alignment/reward_model", "skills/alignment/ultrafeedback"],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from stillhouse.errors import RecipeError
@@ -41,37 +41,63 @@ def token_scaled(
     return divergence(student_logits_NV, teacher_beliefs, weight_N * scale_N)
 
 
-def token_contrastive(
-    student_hidden_NH: Tensor,
-    teacher_hidden_NH: Tensor,
-    sequence_N: Tensor,
-    weight_N: Tensor,
-    *,
-    temperature: float = 0.1,
-) -> Tensor:
+class token_contrastive(nn.Module):  # noqa: N801, a recipe names it like the functions beside it
     """-log of the share that the teacher's state of a token has, by cosine, among its states of all tokens of the sequence.
 
     Keeps apart what rounding makes alike; the two widths must be equal, as those of a student and its full-precision copy
-    are. The negatives are the sequence's other counted tokens, none from a memory of earlier batches. Source: R31
+    are. Negatives are the sequence's other counted tokens and, with `memory`, the teacher's states of that many tokens of
+    earlier steps (a frozen teacher would say the same of them now); of several processes the first one's. Source: R31
     (QuantGPT, arXiv 2203.10705).
     """
-    if not temperature > 0:
-        raise RecipeError(f"quantisation.token_contrastive: temperature {temperature} must be above 0, e.g. 0.1")
-    if student_hidden_NH.shape[-1] != teacher_hidden_NH.shape[-1]:
-        raise RecipeError(
-            f"quantisation.token_contrastive: widths {student_hidden_NH.shape[-1]} and {teacher_hidden_NH.shape[-1]} differ; "
-            "use teacher: reference, or similarity.projected"
+
+    kept_KH: Tensor
+    seen: Tensor
+
+    def __init__(self, *, teacher_width: int = 0, temperature: float = 0.1, memory: int = 0):
+        super().__init__()
+        if not temperature > 0 or memory < 0:
+            raise RecipeError(
+                f"quantisation.token_contrastive: temperature {temperature} must be above 0, e.g. 0.1, and memory {memory} not "
+                "below; write 0 for none"
+            )
+        self.temperature, self.memory = temperature, memory
+        self.register_buffer("kept_KH", torch.zeros(memory, teacher_width if memory else 0))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.before_KH = self.kept_KH[:0]
+
+    def begin_step(self) -> None:
+        """What was met up to here is what the next step looks at: the same however its rows are cut."""
+        self.before_KH = self.kept_KH[: int(self.seen)].clone()
+
+    def forward(
+        self, student_hidden_NH: Tensor, teacher_hidden_NH: Tensor, sequence_N: Tensor, weight_N: Tensor
+    ) -> Tensor:
+        if student_hidden_NH.shape[-1] != teacher_hidden_NH.shape[-1]:
+            raise RecipeError(
+                f"quantisation.token_contrastive: widths {student_hidden_NH.shape[-1]} and {teacher_hidden_NH.shape[-1]} differ; "
+                "use teacher: reference, or similarity.projected"
+            )
+        dtype = torch.promote_types(student_hidden_NH.dtype, torch.float32)
+        own_NH, theirs_NH = (
+            normalize(each.to(dtype), dim=-1) for each in (student_hidden_NH, teacher_hidden_NH.detach())
         )
-    dtype = torch.promote_types(student_hidden_NH.dtype, torch.float32)
-    own_NH, theirs_NH = (normalize(each.to(dtype), dim=-1) for each in (student_hidden_NH, teacher_hidden_NH))
-    total = own_NH.sum() * 0.0
-    for part in _sequences(sequence_N):
-        weight_n = weight_N[part]
-        kept = weight_n != 0
-        logits_nn = own_NH[part][kept] @ theirs_NH[part][kept].detach().T / temperature
-        own_n = torch.arange(len(logits_nn), device=logits_nn.device)
-        total = total + (weight_n[kept] * cross_entropy(logits_nn, own_n, reduction="none")).sum()
-    return total
+        total, before_KH = own_NH.sum() * 0.0, self.before_KH.to(dtype)
+        for part in _sequences(sequence_N):
+            weight_n = weight_N[part]
+            kept = weight_n != 0
+            among = torch.cat([theirs_NH[part][kept], before_KH]) if self.memory else theirs_NH[part][kept]
+            logits = own_NH[part][kept] @ among.T / self.temperature
+            own_n = torch.arange(len(logits), device=logits.device)
+            total = total + (weight_n[kept] * cross_entropy(logits, own_n, reduction="none")).sum()
+        if self.memory:
+            self._keep(theirs_NH[weight_N != 0])
+        return total
+
+    def _keep(self, fresh_nH: Tensor) -> None:
+        """The newest last; the oldest go first."""
+        held = torch.cat([self.kept_KH[: int(self.seen)], fresh_nH.to(self.kept_KH.dtype)])[-self.memory :]
+        self.kept_KH[: len(held)] = held
+        self.seen.fill_(len(held))
 
 
 def _sequences(sequence_N: Tensor) -> list[slice]:

@@ -1,11 +1,12 @@
 """Students that learn to be quantised: weights, activations and cached keys and values are rounded on the way forward, and
 the gradient passes as if they were not (LLM-QAT, R31, survey J10).
 
-Rounding is symmetric, by the largest magnitude of each output channel of a weight and of each token of an activation.
+Rounding is symmetric, by the largest magnitude of each output channel of a weight and of each token of an activation; weights
+can also be ternary (TSLD's), or rounded by scales that are learned (QuantGPT).
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,60 @@ class _Rounded(nn.Module):
         return rounded(weight, self.bits)
 
 
-def quantise(model: Any, *, bits: int, activations: int | None = None, cache: int | None = None) -> None:
+class _Ternary(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return ternary(weight)
+
+
+def ternary(values: Tensor) -> Tensor:
+    """-a, 0 or a over the last axis: 0 up to 0.7 of the mean magnitude, a the mean magnitude of the others (arXiv 1605.04711)."""
+    size = values.detach().abs()
+    kept = size > 0.7 * size.mean(-1, keepdim=True)
+    scale = (size * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
+    return values + (values.sign() * kept * scale - values).detach()  # straight through
+
+
+class _Learned(nn.Module):
+    """Rounds within -a to a, a the factor times the mean magnitude of the whole weight (QuantGPT's module-wise scale).
+
+    The factor starts where rounding errs least, between a fiftieth of the largest magnitude and all of it.
+    """
+
+    def __init__(self, weight: Tensor, bits: int):
+        super().__init__()
+        self.levels = 2 ** (bits - 1) - 1
+        size = weight.detach().abs()
+        mean = size.mean().clamp(min=1e-12)
+        tried = [size.max() * part / 50 for part in range(1, 51)]
+        errors = [(weight.detach() - self._rounded(weight.detach(), each)).square().sum() for each in tried]
+        self.factor = nn.Parameter(tried[int(torch.stack(errors).argmin())].clamp(min=1e-12) / mean)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self._rounded(weight, self.factor * weight.detach().abs().mean().clamp(min=1e-12))
+
+    def _rounded(self, weight: Tensor, scale: Tensor) -> Tensor:
+        inside = (weight / scale.clamp(min=1e-12)).clamp(-1.0, 1.0)
+        return scale * (inside + ((inside * self.levels).round() / self.levels - inside).detach())
+
+
+def quantise(
+    model: Any,
+    *,
+    bits: int,
+    activations: int | None = None,
+    cache: int | None = None,
+    scale: Literal["largest", "ternary", "learned"] = "largest",
+) -> None:
     """Every linear layer but the head rounds its weight to `bits`, its input to `activations`, keys and values to `cache`.
 
-    Raises RecipeError for fewer than 2 bits and for a model without linear layers.
+    `scale` is that of a weight: the largest magnitude of each channel; `ternary`, which has two bits; or one `learned` for each
+    layer, a parameter of the model until it is saved. Raises RecipeError for fewer than 2 bits, for ternary weights of more, and
+    for a model without linear layers.
     """
+    if scale == "ternary" and bits != 2:
+        raise RecipeError(
+            f"student.quantise.bits: ternary weights have two bits, not {bits}; write 2, or another scale"
+        )
     if cache is not None and not any(name.rpartition(".")[2] in _CACHED for name, _ in model.named_modules()):
         raise RecipeError(
             f"student.quantise.cache: {type(model).__name__} has no layers named {' and '.join(sorted(_CACHED))}, so "
@@ -49,7 +99,8 @@ def quantise(model: Any, *, bits: int, activations: int | None = None, cache: in
     if not layers:
         raise RecipeError(f"student.quantise: {type(model).__name__} has no linear layers that can be rounded")
     for name, layer in layers:
-        parametrize.register_parametrization(layer, "weight", _Rounded(bits))
+        made = {"largest": _Rounded(bits), "ternary": _Ternary()}.get(scale) or _Learned(layer.weight, bits)
+        parametrize.register_parametrization(layer, "weight", made)
         if activations is not None:
             layer.register_forward_pre_hook(_rounds_input(activations))
         if cache is not None and name.rpartition(".")[2] in _CACHED:

@@ -26,6 +26,7 @@ from stillhouse.errors import RunFailed
 from stillhouse.generate import answering
 from stillhouse.kernels.alignment import token_bytes
 from stillhouse.kernels.fused import target_logprobs
+from stillhouse.kernels.memory import Remembers
 from stillhouse.products import faster_linears
 from stillhouse.quiet import quiet
 from stillhouse.records import Lost, Record
@@ -185,6 +186,9 @@ class _Trainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         groups = [group for _, group in zip(range(num_batches), epoch_iterator)]
+        for objective in self.objectives:
+            if isinstance(objective, Remembers):
+                objective.begin_step()
         if self.rollouts is not None:
             self._answer(groups)
         for name in self.mismatching:
