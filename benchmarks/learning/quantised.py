@@ -1,4 +1,7 @@
-"""A student in three bits, held by its full-precision copy: distillation against training on little text (R31, methods 3.4)."""
+"""A student in three bits, held by its full-precision copy: distillation against training on little text (R31, methods 3.4).
+
+And the losses made for it: TSLD's scaled tokens in place of the plain divergence, QuantGPT's contrast of tokens beside it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,14 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
                 ),
                 "text": one("supervised.cross_entropy"),
                 "forward_kl": one("divergence.forward_kl", teacher="stories"),
+                "token_scaled": one("quantisation.token_scaled", teacher="stories"),
+                "token_contrastive": phase(
+                    [
+                        {"do": "divergence.forward_kl", "on": "few", "teacher": "stories"},
+                        {"do": "quantisation.token_contrastive", "on": "few", "teacher": "stories", "weight": 0.1},
+                    ],
+                    steps,
+                ),
                 "shifted_teacher": one(f"{CONTROLS}:shifted", teacher="stories"),
             },
             evaluate=[reads(held_out, "stories")],
@@ -55,6 +66,12 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
             Expectation("forward_kl", "rounded", "nll"),
             Expectation("forward_kl", "text", "nll"),
             Expectation("forward_kl", "text", "kl_from_teacher"),
+            *(
+                Expectation(arm, against, metric)
+                for arm in ("token_scaled", "token_contrastive")
+                for against in ("text", "forward_kl")
+                for metric in ("nll", "kl_from_teacher")
+            ),
             Expectation("shifted_teacher", "rounded", "nll", better="not"),
         ],
     )
