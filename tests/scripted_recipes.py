@@ -131,6 +131,7 @@ SCRIPT: dict[str, Any] = {
     r"\[Question\]": "[Question] When did it happen?\n[Answer] Long ago, in the valley.",
     r"\[Problem\]": "[Problem] Add two numbers.\n[Solution] Use plus.\n```python\ndef add(a, b):\n    return a + b\n```",
     "requests, as a numbered list, that a person could make about it": "1. Why is it there?\n2. What is missing?",
+    "Kind: a short review by somebody who is disappointed": ["It fell apart.", "Never again.", "The lid is cracked."],
     "Kind: a short review": ["Shoes that fit at once.", "I would go there again with friends.", "It broke."],
     "Kind: an answer to the request": ["Salt comes from stones.", "Rivers wash it out of rock.", "It is the whales."],
     "Kind: what somebody might ask": [
