@@ -180,6 +180,18 @@ REFUSED: dict[str, tuple[Callable[[Recipe], object], str]] = {
         lambda r: r["knowledge"]["answers"]["select"].append({"do": "form.leaked", "phrases": "Answer:"}),
         "select[1].phrases: must be a list, not 'Answer:'; write it in brackets: [Answer:]",
     ),
+    "a grader by its bare name": (
+        lambda r: r["knowledge"]["answers"]["select"][0].update(grader="math.equal"),
+        "select[0].grader: a function is named with its knobs, as {do: math.equal}",
+    ),
+    "no time at all": (
+        lambda r: r["knowledge"]["answers"]["select"][0]["grader"].update(seconds=0),
+        "select[0].grader.seconds: must be above 0, not 0",
+    ),
+    "a folder of a model that is not there": (
+        lambda r: r["knowledge"]["answers"]["select"].append({"do": "dedup.semantic", "model": "./nowhere"}),
+        "select[1].model: './nowhere' is no folder",
+    ),
     "a list where a mapping is wanted": (
         lambda r: r["knowledge"]["answers"]["elicit"].append(
             {"do": "feedback.rate", "teacher": "main", "aspects": ["a"]}

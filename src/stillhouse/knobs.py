@@ -1,6 +1,7 @@
 """What a recipe says to a function or a teacher, compared with what it may be told."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ FROM_ZERO = (
     "rebuttals", "retries", "shown", "warm_up",
 )  # fmt: skip
 ANY = ("good", "high", "low", "seed")
+FUNCTIONS = {"Grader", "Callable", "Environment", "Divergence", "Tool"}
 ORDERED = (("low", "high"), ("min_words", "max_words"), ("min_chars", "max_chars"))
 SIMPLE_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
@@ -27,8 +29,15 @@ def check_knobs(found: Signature, knobs: Mapping[str, Any], where: str, folder: 
     for name, value in knobs.items():
         if name not in found.knobs:
             raise RecipeError(f"{where}: {found.name} has no knob {name!r}; {nearest(name, found.knobs)}")
-        _typed(found.annotations.get(name, ""), value, f"{where}.{name}", folder)
-        for at, inner in nested(name, value, where):
+        at = f"{where}.{name}"
+        _typed(found.annotations.get(name, ""), value, at, folder)
+        local = name == "model" and isinstance(value, str) and value.startswith((".", "/", "~"))
+        if local and not (folder / Path(value).expanduser()).exists():
+            raise RecipeError(f"{at}: {value!r} is no folder")
+        inside = list(nested(name, value, where))
+        if not inside and value and FUNCTIONS & set(re.findall(r"\w+", found.annotations.get(name, ""))):
+            raise RecipeError(f"{at}: a function is named with its knobs, as {{do: {value}}}; not {value!r}")
+        for at, inner in inside:
             kind = nested_kind(name)
             check_knobs(signature(kind, inner.do, folder=folder, where=at), inner.knobs, at, folder)
     _ranges(found, knobs, where)
@@ -43,6 +52,8 @@ def _ranges(found: Signature, knobs: Mapping[str, Any], where: str) -> None:
         annotation = found.annotations.get(name, "")
         if name in SHARES and isinstance(value, int | float) and not 0 < value <= 1:
             raise RecipeError(f"{where}.{name}: must be above 0 and at most 1, not {value!r}")
+        if name == "seconds" and isinstance(value, int | float) and value <= 0:
+            raise RecipeError(f"{where}.seconds: must be above 0, not {value!r}")
         if annotation in ("int", "int | None") and isinstance(value, int) and name not in ANY:
             least = 0 if name in FROM_ZERO or found.defaults.get(name) == "0" else 1
             if value < least:

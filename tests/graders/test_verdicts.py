@@ -36,6 +36,11 @@ def test_scores(text: str, value: float) -> None:
         ("It deserves ten.", "no_verdict"),
         ("There are 7 reasons.", "no_verdict"),
         ("[ERROR] code 7", "no_verdict"),
+        ("Score: 1e5", "no_verdict"),
+        ("Score: 4,5", "no_verdict"),
+        ("Score: 9 %", "no_verdict"),
+        ("Score: 9%", "no_verdict"),
+        ("Score: 7th", "no_verdict"),
         ("", "no_verdict"),
     ],
 )

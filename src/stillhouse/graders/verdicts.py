@@ -19,11 +19,11 @@ class NoVerdictError(ValueError):
 def score(text: str, *, low: float, high: float, marker: str = "score") -> float:
     """The number behind the last `marker` ("Score: 7", "**Score:** 7/10", "[[7]]"); raises `NoVerdictError`.
 
-    "7/10" is a 7 on a scale to 10 and refused on any other. A range ("7-8") is two verdicts.
+    "7/10" is a 7 on a scale to 10 and refused on any other. A range ("7-8") is two verdicts. "1e5", "4,5" and "4%" are none.
     """
     found = list(
         re.finditer(
-            rf"(?:\b{re.escape(marker)}\b[\s*_\"'`]*(?:is|of)?[\s:=*_\"'`]*\[*|\[\[)\s*({_NUMBER})(?![\d.]*\d)",
+            rf"(?:\b{re.escape(marker)}\b[\s*_\"'`]*(?:is|of)?[\s:=*_\"'`]*\[*|\[\[)\s*({_NUMBER})(?![\d.]*\d)(?!\w|\s*%|,\d)",
             text,
             re.I,
         )
