@@ -206,3 +206,14 @@ def test_budgets_as_people_write_them(text: str, budget: Budget | None, larger: 
     assert budget_of(option.partition(" ")[2].strip("'")).limits() == {
         name: 2 * v for name, v in budget.limits().items()
     }
+
+
+def test_the_command_that_goes_on_can_be_read_and_is_enough(clock: Any) -> None:
+    """A budget far too small for one request: twice of it would not do, and 2e-07 is no amount."""
+    account = Purse(Budget(usd=1e-7), clock)
+    reached = account.try_reserve("t", Spent(0.5, 10))
+    assert reached is not None and "$0.00 of $1e-07 spent" in str(reached)
+    option = reached.larger.removeprefix("--budget ")
+    assert 0.5 < (budget_of(option).usd or 0.0) < 1
+    assert Budget(usd=1e-7).twice("usd") == "--budget 0.0000002usd"
+    assert budget_of("0.0000002usd").usd == pytest.approx(2e-7)

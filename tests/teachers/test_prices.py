@@ -115,3 +115,18 @@ def test_an_hour_costs_an_amount(price: dict[str, Any]) -> None:
 def test_tokens_cost_an_amount(opened: Open, made: Any, price: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="price is"):
         opened().teacher("t", made(model="m", base_url="http://127.0.0.1:9/v1", price=price))
+
+
+@pytest.mark.parametrize("made", [openai.Teacher, anthropic.Teacher])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e9])
+def test_a_time_out_that_can_never_be_met_is_refused(made: Any, timeout: float) -> None:
+    with pytest.raises(RecipeError, match="timeout is more than 0"):
+        made(model="m", base_url="http://127.0.0.1:9/v1", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=float("nan")), Sampling(temperature=float("inf")), Sampling(temperature=-1.0)]
+)
+def test_a_temperature_is_a_number(opened: Open, sampling: Sampling) -> None:
+    with pytest.raises(RecipeError, match="a temperature from 0 on"):
+        opened().teacher("t", openai.Teacher(model="m", base_url="http://127.0.0.1:9/v1"), sampling)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -116,9 +117,9 @@ class Calls:
             self._once(
                 f"teacher {name!r}: {sampling.n} answers at temperature 0 are one answer paid {sampling.n} times; raise it"
             )
-        if sampling.temperature < 0 or not 0 < sampling.top_p <= 1 or sampling.max_tokens < 1:
+        if not 0 <= sampling.temperature < inf or not 0 < sampling.top_p <= 1 or sampling.max_tokens < 1:
             raise RecipeError(
-                f"teacher {name!r}: sampling needs temperature >= 0, 0 < top_p <= 1 and max_tokens >= 1, not {sampling}"
+                f"teacher {name!r}: sampling needs a temperature from 0 on, 0 < top_p <= 1 and max_tokens >= 1, not {sampling}"
             )
         if online:
             self._prices[name] = asdict(_known_price(name, backend))

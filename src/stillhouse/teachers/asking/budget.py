@@ -60,15 +60,14 @@ class Budget:
         """The limits in words, as `5 usd, 2 hours, soft`."""
         return ", ".join([f"{value:g} {name}" for name, value in self.limits().items()] + [self.mode])
 
-    def twice(self, name: str) -> str:
-        """The option of `still run` that gives twice the limit `name` and leaves the others."""
-        value, unit = (
-            2 * self.limits()[name],
-            {"usd": "usd", "tokens": "tok", "requests": "requests", "hours": "h"}[name],
-        )
+    def twice(self, name: str, least: float = 0.0) -> str:
+        """The option of `still run` that gives twice the limit `name`, `least` at least, and leaves the others."""
+        value = max(2 * self.limits()[name], least)
+        unit = {"usd": "usd", "tokens": "tok", "requests": "requests", "hours": "h"}[name]
         if len(self.limits()) > 1:
             return f"--set {self.place}.{name}={value:g}"
-        text = f"{value:g}{unit}" if value < 1e6 else f"{value:.0f}{unit}"
+        plain = f"{value:g}" if 1e-4 <= value < 1e6 else f"{value:.12f}".rstrip("0").rstrip(".")
+        text = f"{plain}{unit}"
         text = f"'{text} hard'" if self.mode == "hard" else text
         return f"--budget {text}" if self.place == "budget" else f"--set {self.place}={text}"
 
@@ -105,6 +104,10 @@ class Spent:
         return Spent(self.usd - other.usd, self.tokens - other.tokens, self.requests - other.requests)
 
 
+def _dollars(amount: float) -> str:
+    return f"${amount:.2f}" if amount == 0 or amount >= 0.01 else f"${amount:.2g}"
+
+
 @dataclass
 class _Account:
     """One budget, of the run (`of` is empty), a teacher or a stage, and what is left of it."""
@@ -125,11 +128,13 @@ class _Account:
         """The error that tells which limit `total` passes; None where it passes none."""
         if not self.limited:
             return None
-        limits, name, words = self.budget, "", ""
+        limits, name, words, least = self.budget, "", "", 0.0
         if limits.usd is not None and total.usd > limits.usd:
             more = total.usd - self.spent.usd
-            words = f"${self.spent.usd:.2f} of ${limits.usd:.2f} spent, and what comes next may cost ${more:.4f}"
-            name = "usd"
+            words = (
+                f"{_dollars(self.spent.usd)} of {_dollars(limits.usd)} spent, and what comes next may cost ${more:.4f}"
+            )
+            name, least = "usd", 1.1 * total.usd
         elif limits.tokens is not None and total.tokens > limits.tokens:
             name, words = "tokens", f"{self.spent.tokens} of {limits.tokens} tokens used"
         elif limits.requests is not None and total.requests > limits.requests:
@@ -139,7 +144,9 @@ class _Account:
         if not name:
             return None
         whose = f"the budget of {self.of}" if self.of else "the budget"
-        return BudgetReached(f"{whose} is reached: {words}; run again with a larger one to go on", limits.twice(name))
+        return BudgetReached(
+            f"{whose} is reached: {words}; run again with a larger one to go on", limits.twice(name, least)
+        )
 
     def settle(self, who: str, planned: Spent, worst: Spent, actual: Spent) -> None:
         self.reserved, self.out = self.reserved - planned, self.out - 1

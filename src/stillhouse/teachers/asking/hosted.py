@@ -16,6 +16,9 @@ from stillhouse.teachers.base import Capability, FinishReason, Identity, Outcome
 __all__ = ["Hosted", "finish_of", "passed_over"]
 
 
+_LONGEST_S = 86_400  # of one reply
+
+
 class Hosted:
     """A model behind a server. A subclass says how a request is written (`body`), where it goes (`path`) and how a
     reply is read (`reply`); `wire` names the protocol in keys, `droppable` what `allow_drop` may name.
@@ -50,6 +53,10 @@ class Hosted:
         ):
             if value not in choices:
                 raise RecipeError(f"{self.protocol} teacher: {name} is {' or '.join(choices)}, not {value!r}")
+        if not 0 < timeout <= _LONGEST_S:
+            raise RecipeError(
+                f"{self.protocol} teacher: timeout is more than 0 and at most {_LONGEST_S} seconds, not {timeout}"
+            )
         self.url, self.timeout, self.max_concurrency = normalised_url(url), timeout, max_concurrency
         self.transport, self.on_model_mismatch = transport, on_model_mismatch
         self._model, self._wire, self._key_env, self._given_price = model, wire, api_key_env, price
