@@ -42,6 +42,14 @@ def test_words_of_yaml_1_2_are_words_and_numbers_are_numbers(tmp_path: Path) -> 
     }  # fmt: skip
 
 
+def test_a_date_of_a_recipe_is_a_word(tmp_path: Path) -> None:
+    """Dates of `use` and of acknowledgments are read where they are judged; a recipe has an id with them."""
+    found = loaded(tmp_path, MINIMAL, "use={purpose: research, as_of: 2026-11-21}")
+    assert found.data["use"]["as_of"] == "2026-11-21"
+    assert recipe.fingerprint(found.data)
+    assert plain.read_yaml(written(tmp_path, "day: 2026-11-21\n")) == {"day": "2026-11-21"}
+
+
 def test_an_objective_reads_the_branch_it_is_on(tmp_path: Path) -> None:
     text = MINIMAL + "student: {model: pocket}\ntrain: {objectives: [{do: supervised.cross_entropy, on: answers}]}\n"
     assert loaded(tmp_path, text).recipe.train[0].objectives[0].on == "answers"

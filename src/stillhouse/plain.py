@@ -11,10 +11,10 @@ from stillhouse.errors import RecipeError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML as version 1.2 has it: `on` and `no` are words, 1e-3 is a number; a key written twice is refused."""
+    """Safe YAML as version 1.2 has it: `on`, `no` and dates are words, 1e-3 is a number; a key written twice is refused."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (the parent's attribute, replaced and not changed)
-        first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool"]
+        first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in ("bool", "timestamp")]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
