@@ -61,7 +61,8 @@ class Parts:
         told = self.recipe.student
         assert told is not None
 
-        def adapt(model: Any, tokenizer: Any) -> None:
+        def adapt(model: Any, tokenizer: Any) -> Any:
+            from stillhouse.train.experts import with_experts
             from stillhouse.train.prune import prune
             from stillhouse.train.quantise import quantise
 
@@ -69,6 +70,9 @@ class Parts:
                 prune(model, _rows(tokenizer, data(told.prune.on), told.prune.examples), sizes=told.prune.sizes)
             if told.quantise is not None:
                 quantise(model, **told.quantise.model_dump())
+            return (
+                with_experts(model, **told.experts.model_dump(), seed=self.seed) if told.experts is not None else model
+            )
 
         return load_student(
             start, kind=told.kind, lora=told.lora, labels=told.labels, dtype=told.dtype, seed=self.seed, adapt=adapt,
@@ -155,7 +159,7 @@ class Parts:
         told = self.recipe.student
         if told.kind in SCORERS or REFERENCE not in self._references():
             return None
-        changed = told.prune is not None or told.quantise is not None
+        changed = any(part is not None for part in (told.prune, told.quantise, told.experts))
         held = base if self.phase.reference == "base" else start
         return load_student(held, kind=told.kind, dtype=told.dtype).model if changed or start != held else None
 

@@ -231,6 +231,14 @@ class QuantiseEntry(_Strict):
     cache: int | None = Field(default=None, ge=2, le=16)
 
 
+class ExpertsEntry(_Strict):
+    """A mixture of adapters (saved as a Mixtral): so many on each feed-forward layer, of which a gate gives each token `top`."""
+
+    number: int = Field(default=4, ge=2)
+    top: int = Field(default=2, gt=0)
+    rank: int = Field(default=16, gt=0)
+
+
 class PruneEntry(_Strict):
     """The sizes that are left, by what matters on the first `examples` rows of the branch `on`."""
 
@@ -258,6 +266,7 @@ class StudentEntry(_Strict):
         None  # kind encoder; by default what its folder says, else the mean
     )
     quantise: QuantiseEntry | None = None  # learns to be rounded
+    experts: ExpertsEntry | None = None  # learns a mixture of adapters
     prune: PruneEntry | None = None  # is cut out of the larger `model` first
     dtype: str = "float32"
     terms: dict[str, Any] | None = None

@@ -17,9 +17,7 @@ class Scorer:
     def __init__(self, path: str | Path, batch_size: int = 16):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        folder = Path(path)
-        if (folder / "student" / "config.json").is_file():
-            folder = folder / "student"
+        folder = _folder(path)
         try:
             with quiet():
                 self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -104,8 +102,14 @@ class Scorer:
 
 def opened(path: str | Path, batch_size: int) -> Scorer:
     """The scorer of a folder, read once for all the windows of a training that it rewards."""
-    files = sorted(each for each in Path(path).rglob("*.*") if each.suffix in (".json", ".safetensors", ".bin"))
+    files = sorted(each for each in _folder(path).glob("*.*") if each.suffix in (".json", ".safetensors", ".bin"))
     return _opened(str(path), batch_size, tuple(each.stat().st_mtime_ns for each in files))
+
+
+def _folder(path: str | Path) -> Path:
+    """A model's folder, or that of the student of a run."""
+    folder = Path(path)
+    return folder / "student" if (folder / "student" / "config.json").is_file() else folder
 
 
 @lru_cache(maxsize=2)

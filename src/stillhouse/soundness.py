@@ -28,6 +28,13 @@ def refuse_student(recipe: Recipe, where: str) -> None:
         )
     if student.quantise is not None and student.quantise.scale == "ternary" and student.quantise.bits != 2:
         raise RecipeError(f"{where}student.quantise.bits: ternary weights have two bits; write 2, or another scale")
+    if student.experts is not None:
+        beside = [name for name in ("lora", "quantise", "prune") if getattr(student, name) is not None]
+        if beside or student.kind != "causal_lm" or student.experts.top > student.experts.number:
+            raise RecipeError(
+                f"{where}student.experts: a mixture of adapters is made of a causal_lm alone, with `top` within `number`; "
+                f"leave out {' and '.join(beside) or 'the rest'}, or do that in a recipe of its own"
+            )
     if student.quantise is not None and student.lora is not None:
         raise RecipeError(
             f"{where}student.quantise: the weights that learn to be rounded are the model's own, so `lora` has no place; "
@@ -82,8 +89,8 @@ def refuse_task(found: Signature, entry: EvaluateEntry, recipe: Recipe, where: s
     if "verifier" in found.inputs:
         if kind in ("classifier", "encoder"):
             raise RecipeError(f"{where}: {entry.do} needs a student that writes, or one of kind reward; not {kind}")
-        if entry.teacher is not None:
-            raise RecipeError(f"{where}: {entry.do} is asked of students alone; leave out `teacher`")
+        if entry.teacher is not None or (kind not in WRITERS and entry.may_lose is not None):
+            raise RecipeError(f"{where}: {entry.do} is asked of students alone; leave out `teacher` (and `may_lose`)")
         return
     if kind == "encoder" or "embedder" in found.inputs:
         if kind != "encoder" or "embedder" not in found.inputs:

@@ -89,6 +89,24 @@ def lent(model: Any, objectives: Sequence[Any]) -> Iterator[None]:
         model.eval()
 
 
+@contextmanager
+def own_names(model: Any) -> Iterator[None]:
+    """Weights are saved under the names that the model has for them.
+
+    The library writes those of a mixture of experts under the hub's names, and a trainer that goes on from there does not find
+    them again, without a word (transformers 5.23).
+    """
+    held = vars(model).get("_weight_conversions")
+    model._weight_conversions = []
+    try:
+        yield
+    finally:
+        if held is None:
+            del model._weight_conversions
+        else:
+            model._weight_conversions = held
+
+
 def modules_of(objectives: Any) -> list[nn.Module]:
     return [objective for objective in objectives if isinstance(objective, nn.Module)]
 

@@ -108,16 +108,20 @@ def quantise(
 
 
 def settled(model: Any) -> dict[str, Tensor]:
-    """The weights by their ordinary names, rounded ones in place of those that learned: what is saved is what was trained."""
+    """The weights by their ordinary names, made ones in place of those that learned: what is saved is what was trained."""
     found = {}
     for name, value in model.state_dict().items():
-        owner, _, learned = name.partition(".parametrizations.weight.")
-        found[f"{owner}.weight" if learned else name] = model.get_submodule(owner).weight.detach() if learned else value
+        owner, _, part = name.partition(".parametrizations.")
+        made = part.partition(".")[0]
+        found[f"{owner}.{made}" if made else name] = (
+            getattr(model.get_submodule(owner), made).detach() if made else value
+        )
     return found
 
 
-def is_quantised(model: Any) -> bool:
-    return any(parametrize.is_parametrized(module, "weight") for module in model.modules())
+def is_made(model: Any) -> bool:
+    """Whether some weights are made of others on the way: rounded, or of an expert and its adapter."""
+    return any(parametrize.is_parametrized(module) for module in model.modules())
 
 
 def _layers(model: Any) -> Iterator[tuple[str, nn.Linear]]:

@@ -11,7 +11,7 @@ from stillhouse.errors import RecipeError, nearest
 from stillhouse.quiet import quiet
 from stillhouse.render import ALONE, Reading, encodes, end_ids, pad_id, reading_of
 from stillhouse.train.batch import SCORERS, WRITERS
-from stillhouse.train.quantise import is_quantised, settled, to_dense, to_four_bits
+from stillhouse.train.quantise import is_made, settled, to_dense, to_four_bits
 from stillhouse.train.scoring import require_scoring_head, scoring_head
 
 # what a recipe may write under `student: {lora: ...}`, and what peft calls it
@@ -63,7 +63,7 @@ def load_student(
     labels: Sequence[str] = (),
     dtype: str = "float32",
     seed: int = 0,
-    adapt: Callable[[Any, Any], None] | None = None,
+    adapt: Callable[[Any, Any], Any] | None = None,
     pooling: str | None = None,
 ) -> Student:
     """The model and tokenizer of a folder, a hub name, or "pocket" (the embedded base student).
@@ -71,8 +71,8 @@ def load_student(
     `lora` adds an adapter (`{rank: 32}`; alpha defaults to twice the rank, targets to every linear layer but the head)
     whose first weights come from `seed`; with `base: nf4` what is below it takes four bits a weight (QLoRA). `labels`
     are the classes of a classifier, `pooling` what makes one vector of an encoder's states (by default what its folder
-    says, else the mean). `adapt` changes the model, before any adapter, given its tokenizer. Raises RecipeError where that
-    is no model, or for a knob nobody knows.
+    says, else the mean). `adapt` gives what the model becomes, before any adapter, given its tokenizer. Raises RecipeError
+    where that is no model, or for a knob nobody knows.
     """
     if kind not in KINDS:
         raise RecipeError(f"student.kind: {kind!r} cannot be trained; {nearest(kind, KINDS)}")
@@ -97,7 +97,7 @@ def load_student(
     if kind in SCORERS and kind != "encoder":
         require_scoring_head(model, kind)
     if adapt is not None:
-        adapt(model, tokenizer)
+        model = adapt(model, tokenizer)
     pooling = pooling or (pooling_of(Path(source)) if kind == "encoder" else None) or "mean"
     return Student(model if lora is None else _with_lora(model, lora, seed), tokenizer, kind, tuple(labels), pooling)
 
@@ -105,7 +105,8 @@ def load_student(
 def save_student(student: Student, folder: str | Path) -> Path:
     """Writes what the library's `from_pretrained(folder)` loads; a LoRA is merged, and kept in `adapter/` too.
 
-    Of a student that learned to be quantised the rounded weights are written, in ordinary numbers.
+    Of a student that learned to be quantised the rounded weights are written, in ordinary numbers; of one with experts those
+    that the adapters made.
 
     The generation settings get every id that ends a turn, so that the saved student stops where it learned to.
     """
@@ -116,7 +117,7 @@ def save_student(student: Student, folder: str | Path) -> Path:
         model = deepcopy(model)
         to_dense(model)
         model = model.merge_and_unload()
-    rounded = {"state_dict": settled(model)} if is_quantised(model) else {}
+    rounded = {"state_dict": settled(model)} if is_made(model) else {}
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.eos_token_id = list(end_ids(student.tokenizer, model.generation_config))
         model.generation_config.pad_token_id = pad_id(student.tokenizer)

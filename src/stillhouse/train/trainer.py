@@ -40,6 +40,7 @@ from stillhouse.train.fitting import (
     lent,
     longest,
     modules_of,
+    own_names,
     trained_weights,
     worth_fusing,
 )
@@ -418,6 +419,10 @@ class _Trainer(Trainer):
         if self.memory is not None:
             (folder / MEMORY.format(self.args.process_index)).write_text(json.dumps(self.memory.state()))
         super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        with own_names(self.accelerator.unwrap_model(self.model)):
+            super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
