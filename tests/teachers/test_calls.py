@@ -1,6 +1,8 @@
 """Looked up first, committed before it is handed on, failures never stored as answers (D3, D5, D15, D17, D18, D19, D20)."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -370,6 +372,34 @@ def test_a_damaged_store_is_put_aside_and_its_readable_rows_are_kept(tmp_path: P
         assert texts(calls.teacher("t", teacher).ask(requests)) == [r.messages[0].content.upper() for r in requests]
         assert calls.counts()["t"].hits > 100
         assert calls.counts()["t"].hits + sum(map(len, teacher.asked)) == 200
+
+
+def test_a_damaged_store_is_mended_once_however_many_open_it(tmp_path: Path) -> None:
+    """The second to find the damage must not move aside what the first has made."""
+    with Calls(tmp_path) as calls:
+        list(calls.teacher("t", Counting()).ask(prompts(*(f"{number} " + "x" * 500 for number in range(200)))))
+        calls.store.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = tmp_path / "store.sqlite"
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2 // 4096 * 4096
+    damaged[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(damaged)
+    script = (
+        "import sys\nfrom stillhouse.teachers.asking.answers import AnswerStore\nsys.stdin.readline()\n"
+        f"store = AnswerStore({str(tmp_path)!r})\nprint(store.rows('SELECT count(*) FROM answer')[0][0], bool(store.recovered))\n"
+    )
+    command = [sys.executable, "-c", script]
+    opening = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for each in opening:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    told = [each.communicate(timeout=120)[0].split() for each in opening]
+    assert sorted(mended for _, mended in told) == ["False"] * 3 + ["True"]
+    assert len({count for count, _ in told}) == 1 and 100 < int(told[0][0]) < 200
+    assert (
+        len([each for each in tmp_path.glob("store.sqlite.damaged-*") if not each.name.endswith(("-wal", "-shm"))]) == 1
+    )
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:

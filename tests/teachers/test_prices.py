@@ -130,3 +130,14 @@ def test_a_time_out_that_can_never_be_met_is_refused(made: Any, timeout: float) 
 def test_a_temperature_is_a_number(opened: Open, sampling: Sampling) -> None:
     with pytest.raises(RecipeError, match="a temperature from 0 on"):
         opened().teacher("t", openai.Teacher(model="m", base_url="http://127.0.0.1:9/v1"), sampling)
+
+
+@pytest.mark.parametrize("made", [openai.Teacher, anthropic.Teacher])
+@pytest.mark.parametrize(
+    "knobs",
+    [*({"base_url": url} for url in ("", "not one", "ftp://host/v1", "http://", "http://h:99999/v1", "http://[::1", "a:80/v1")),
+     *({"extra_body": body} for body in ({"n": 2}, {"stream": True}, {"model": "other"}, {"a": float("nan")}, {"a": object()}))],
+)  # fmt: skip
+def test_what_no_server_can_be_asked_by_is_refused(made: Any, knobs: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"no address of a server|extra_body"):
+        made(**{"model": "m", "base_url": "http://127.0.0.1:9/v1", **knobs})

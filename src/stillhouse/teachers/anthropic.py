@@ -59,9 +59,9 @@ class Teacher(Hosted):
         on_model_mismatch: Literal["warn", "stop"] = "warn",
     ) -> None:
         super().__init__(
-            model=model, url=base_url or _OFFICIAL, wire="anthropic-messages", api_key_env=api_key_env, timeout=timeout,
-            max_concurrency=max_concurrency, price=price, allow_drop=allow_drop, extra_body=extra_body, transport=transport,
-            on_model_mismatch=on_model_mismatch,
+            model=model, url=_OFFICIAL if base_url is None else base_url, wire="anthropic-messages", api_key_env=api_key_env,
+            timeout=timeout, max_concurrency=max_concurrency, price=price, allow_drop=allow_drop, extra_body=extra_body,
+            transport=transport, on_model_mismatch=on_model_mismatch,
         )  # fmt: skip
 
     def path(self) -> str:

@@ -56,8 +56,10 @@ class Teacher(Hosted):
     ) -> None:
         if api not in ("chat", "completions"):
             raise RecipeError(f"openai teacher: api is chat or completions, not {api!r}")
+        if base_url is None:
+            base_url = os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
         super().__init__(
-            model=model, url=base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL, wire=f"openai-{api}",
+            model=model, url=base_url, wire=f"openai-{api}",
             api_key_env=api_key_env, timeout=timeout, max_concurrency=max_concurrency, price=price, allow_drop=allow_drop,
             extra_body=extra_body, transport=transport, on_model_mismatch=on_model_mismatch,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 from stillhouse.errors import RunFailed
 from stillhouse.files import write_durably
-from stillhouse.teachers.asking.rebuild import rebuild
+from stillhouse.teachers.asking.rebuild import opening, rebuild
 from stillhouse.teachers.asking.schema import prepare, refuse_network_disk
 from stillhouse.teachers.base import Answer
 
@@ -267,15 +267,24 @@ class AnswerStore:
         return b"file:" + name.encode("ascii")
 
     def _open(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise RunFailed(
-                    f"the store {self.path} cannot be opened ({error}); name another folder in STILLHOUSE_STORE"
-                ) from error
+        with opening(self.folder):
+            try:
+                return self._connect()
+            except sqlite3.DatabaseError as error:
+                self._unless_damaged(error)
+        with opening(self.folder, alone=True):
+            try:
+                return self._connect()  # another process may have been first to mend it
+            except sqlite3.DatabaseError as error:
+                self._unless_damaged(error)
             self.recovered = rebuild(self.path)
             return self._connect()
+
+    def _unless_damaged(self, error: sqlite3.DatabaseError) -> None:
+        if isinstance(error, sqlite3.OperationalError):
+            raise RunFailed(
+                f"the store {self.path} cannot be opened ({error}); name another folder in STILLHOUSE_STORE"
+            ) from error
 
     def _connected(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)

@@ -1,5 +1,6 @@
 """What the backends of hosted protocols share: the knobs, the key, the price, the connection and one exchange."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from stillhouse.errors import RecipeError, TeacherError
 from stillhouse.teachers.asking.faults import bucket_wait
 from stillhouse.teachers.asking.http import Received, Server, is_own
-from stillhouse.teachers.asking.keys import normalised_url
+from stillhouse.teachers.asking.keys import is_address, normalised_url
 from stillhouse.teachers.asking.prices import price_of
 from stillhouse.teachers.asking.wire import Batches, Clock, Fault, Price, Reply
 from stillhouse.teachers.base import Capability, FinishReason, Identity, Outcome, Request
@@ -17,6 +18,9 @@ __all__ = ["Hosted", "finish_of", "passed_over"]
 
 
 _LONGEST_S = 86_400  # of one reply
+_OURS = frozenset(
+    ("messages", "model", "n", "prompt", "stream")
+)  # one prompt, one whole answer, by the model of the key
 
 
 class Hosted:
@@ -53,6 +57,18 @@ class Hosted:
         ):
             if value not in choices:
                 raise RecipeError(f"{self.protocol} teacher: {name} is {' or '.join(choices)}, not {value!r}")
+        if not is_address(url):
+            raise RecipeError(
+                f"{self.protocol} teacher: {url!r} is no address of a server; write one as http://127.0.0.1:8000/v1"
+            )
+        if taken := set(extra_body or {}) & _OURS:
+            raise RecipeError(
+                f"{self.protocol} teacher: extra_body cannot set {', '.join(sorted(taken))}; the call layer does"
+            )
+        try:
+            json.dumps(extra_body, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{self.protocol} teacher: extra_body is not JSON ({error})") from None
         if not 0 < timeout <= _LONGEST_S:
             raise RecipeError(
                 f"{self.protocol} teacher: timeout is more than 0 and at most {_LONGEST_S} seconds, not {timeout}"

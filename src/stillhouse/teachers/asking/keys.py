@@ -17,6 +17,7 @@ from stillhouse.teachers.base import Identity, Request, Sampling
 __all__ = [
     "canonical_json",
     "derived_seed",
+    "is_address",
     "key_of",
     "normalised_url",
     "request_body",
@@ -114,6 +115,15 @@ def text_fault(request: Request) -> str | None:
             except UnicodeEncodeError as error:
                 return f"the prompt holds a lone surrogate at character {error.start}"
     return None
+
+
+def is_address(url: str) -> bool:
+    """Whether an HTTP server can be asked there at all."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return False
 
 
 def normalised_url(url: str) -> str:

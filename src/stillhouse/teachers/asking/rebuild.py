@@ -1,19 +1,40 @@
 """A damaged store: every row that can still be read goes into a new one, and what was lost is said."""
 
+import fcntl
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stillhouse.teachers.asking.schema import create
 
-__all__ = ["rebuild"]
+__all__ = ["opening", "rebuild"]
 
 _COPIED = ("request", "attempt", "answer", "spend", "batch_job", "batch_item", "verdict")
 
 
+@contextmanager
+def opening(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """Held while a store is opened; `alone` while one is mended: two that mend it would move each other's new store aside."""
+    try:
+        file = open(folder / "store.lock", "w")
+    except OSError:  # read-only: nothing can be mended there, and SQLite says the rest
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 def rebuild(path: Path) -> str:
-    """Copies a damaged database aside and makes a new one of every row that can still be read; says what was lost."""
+    """Moves a damaged database aside and makes a new one of every row that can still be read; says what was lost.
+
+    The caller is `opening` the store alone.
+    """
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}x")
     for suffix in ("", "-wal", "-shm"):
         source = path.with_name(path.name + suffix)
         if source.exists():
