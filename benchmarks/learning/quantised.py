@@ -47,6 +47,7 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
                 "text": one("supervised.cross_entropy"),
                 "forward_kl": one("divergence.forward_kl", teacher="stories"),
                 "token_scaled": one("quantisation.token_scaled", teacher="stories"),
+                "token_scaled_1": one("quantisation.token_scaled", teacher="stories", sharpness=1.0),
                 "token_contrastive": phase(
                     [
                         {"do": "divergence.forward_kl", "on": "few", "teacher": "stories"},
@@ -72,6 +73,8 @@ def experiment(data: Path, folder: Path, seeds: range, scale: float) -> Experime
                 for against in ("text", "forward_kl")
                 for metric in ("nll", "kl_from_teacher")
             ),
+            # 1/p, which was the default here until a pilot of six steps lost .57 by it
+            Expectation("token_scaled_1", "forward_kl", "nll", better="not"),
             Expectation("shifted_teacher", "rounded", "nll", better="not"),
         ],
     )

@@ -21,7 +21,7 @@ def test_tsld_scales_by_hand():
     """R31 (TSLD): probabilities .5, .25 and a masked one give surprises 2 and 4 of 6, times two counted tokens."""
     told = tensor([0.5, 0.25, 0.01, 0.125, 0.125], dtype=F64).log()
     weight = tensor([1.0, 1.0, 0.0, 1.0, 3.0], dtype=F64)
-    got = quantisation.token_scaled(STUDENT, Dense(TEACHER), told, SEQUENCE, weight)
+    got = quantisation.token_scaled(STUDENT, Dense(TEACHER), told, SEQUENCE, weight, sharpness=1.0)
     scaled = tensor([2 * 2 / 6, 2 * 4 / 6, 0.0, 1.0, 3.0], dtype=F64)
     assert got.item() == pytest.approx(forward_kl(STUDENT, Dense(TEACHER), scaled).item(), rel=1e-12)
     plain = quantisation.token_scaled(STUDENT, Dense(TEACHER), told, SEQUENCE, weight, sharpness=0.0)

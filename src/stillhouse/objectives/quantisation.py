@@ -25,13 +25,14 @@ def token_scaled(
     sequence_N: Tensor,
     weight_N: Tensor,
     *,
-    sharpness: float = 1.0,
+    sharpness: float = 0.1,
     divergence: Callable[..., Tensor] = forward_kl,
 ) -> Tensor:
     """A divergence that counts a token the more, the less likely the teacher finds it: what it is sure of is learned anyway.
 
     The scales of a sequence are softmax(-`sharpness` * the token's log-probability under the teacher) times its counted
-    tokens, 1 in the mean; a `sharpness` of 0 is the plain divergence. Source: R31 (TSLD, arXiv 2308.06744).
+    tokens, 1 in the mean; a `sharpness` of 0 is the plain divergence. 0.1 is the released code's (it divides by 10); 1 weighs
+    by 1/p, and the one least likely token of a sequence is most of what is learned. Source: R31 (TSLD, arXiv 2308.06744).
     """
     counted_N = weight_N != 0
     scale_N = torch.zeros_like(teacher_logprobs_N)
