@@ -3,6 +3,7 @@
 import json
 import random
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from stillhouse.cli import app
 from stillhouse.errors import RecipeError
 from stillhouse.records import user
 from stillhouse.teachers import openai
-from stillhouse.teachers.asking.answers import AnswerStore
+from stillhouse.teachers.asking.answers import AnswerStore, AttemptRow
 from stillhouse.teachers.asking.books import audit
 from stillhouse.teachers.asking.upkeep import collect_garbage, merge, open_existing, verify
 from stillhouse.teachers.base import Request, Sampling
@@ -89,6 +90,25 @@ def test_garbage_is_only_what_nothing_names(stores: tuple[Path, Path, FakeProvid
     assert sorted(path.name for path in (store.folder / "blobs").iterdir()) == kept
     assert verify(store) == []
     store.close()
+
+
+def test_a_file_that_is_about_to_be_named_is_no_garbage(stores: tuple[Path, Path, FakeProvider]) -> None:
+    """A raw answer is on disk before the row that names it: who collects meanwhile waits for the row."""
+    writer, other = AnswerStore(stores[1]), AnswerStore(stores[1])
+    before = len(list((writer.folder / "blobs").iterdir()))
+    raw = random.Random(0).randbytes(1 << 17)
+    with ThreadPoolExecutor(1) as beside:
+        with writer.transaction() as db:
+            writer.write(db, "r", "t", AttemptRow("f" * 64, "protocol", raw=raw))
+            collecting = beside.submit(collect_garbage, other)
+            with pytest.raises(TimeoutError):
+                collecting.result(timeout=0.3)
+        assert collecting.result(timeout=60) == {"blobs": 0, "batch files": 0, "batches given up": 0}
+    assert len(list((writer.folder / "blobs").iterdir())) == before + 1
+    ((packed,),) = writer.rows("SELECT raw FROM attempt WHERE key = ?", ["f" * 64])
+    assert writer.raw(packed) == raw
+    writer.close()
+    other.close()
 
 
 def test_the_commands(stores: tuple[Path, Path, FakeProvider], tmp_path: Path, capsys: Any) -> None:

@@ -33,11 +33,11 @@ def merge(into: AnswerStore, other: AnswerStore) -> dict[str, int]:
     settle_dead(other)
     if other.rows("SELECT count(*) FROM attempt WHERE outcome = 'in_flight'")[0][0]:
         raise RecipeError(f"{other.path}: a process is asking through this store; merge when it has ended")
-    for blob in sorted((other.folder / "blobs").glob("*")):
-        if not (into.folder / "blobs" / blob.name).exists():
-            write_durably(into.folder / "blobs" / blob.name, blob.read_bytes())
     before = _sizes(into)
     with into.transaction() as db:
+        for blob in sorted((other.folder / "blobs").glob("*")):
+            if not (into.folder / "blobs" / blob.name).exists():
+                write_durably(into.folder / "blobs" / blob.name, blob.read_bytes())
         columns = [row[1] for row in db.execute("PRAGMA table_info(attempt)") if row[1] != "id"]
         names = ", ".join(columns)
         requests = other.rows("SELECT key, body, created FROM request")
@@ -107,12 +107,13 @@ def collect_garbage(store: AnswerStore, *, give_up_batches: bool = False) -> dic
         with store.transaction() as db:
             sql = "UPDATE batch_job SET state = 'failed', note = 'given up by hand' WHERE state IN ('intent', 'submitted')"
             given_up = db.execute(sql).rowcount
-    named = set(_blobs(store))
-    out = {row[0] for row in store.rows("SELECT local_id FROM batch_job WHERE state IN ('intent', 'submitted')")}
-    blobs = [path for path in (store.folder / "blobs").glob("*") if path.name not in named]
-    lines = [path for path in (store.folder / "batches").glob("*") if path.stem not in out]
-    for path in (*blobs, *lines):
-        path.unlink()
+    with store.transaction():  # files are written inside the transaction that names them: now nobody is between the two
+        named = set(_blobs(store))
+        out = {row[0] for row in store.rows("SELECT local_id FROM batch_job WHERE state IN ('intent', 'submitted')")}
+        blobs = [path for path in (store.folder / "blobs").glob("*") if path.name not in named]
+        lines = [path for path in (store.folder / "batches").glob("*") if path.stem not in out]
+        for path in (*blobs, *lines):
+            path.unlink()
     return {"blobs": len(blobs), "batch files": len(lines), "batches given up": given_up}
 
 
