@@ -207,3 +207,18 @@ def test_semantic_drops_paraphrases_and_keeps_other_questions() -> None:
 )
 def test_typographic_marks_change_no_word(text: str) -> None:
     assert words(text) == _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def test_rouge_reads_a_word_repeated_without_end_in_no_time() -> None:
+    """A model that goes round in circles: 60,000 times one word took minutes, for each repetition looked all others up."""
+    loops = ["word " * 60_000, "a b " * 20_000, "other " * 60_000]
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate([*loops, *loops, "word " * 59_000])]
+    assert [why for _, why in rouge(seeds)] == [None] * 3 + ["not_novel"] * 4
+
+
+@pytest.mark.skipif(DATA is None, reason="STILLHOUSE_TEST_DATA is not set")
+def test_half_a_character_is_compared_by_meaning_too() -> None:
+    pytest.importorskip("model2vec")
+    seeds = [Seed(str(i), user(text)) for i, text in enumerate(["rice \ud800", "rice \ud800", ""])]
+    got = [why for _, why in semantic(seeds, model=str(Path(DATA or "") / "potion-base-4M-int8"))]
+    assert got == [None, "same_meaning", None]

@@ -30,7 +30,9 @@ def load(model: str) -> Any:
 
 def unit_rows(model: Any, texts: Sequence[str]) -> np.ndarray:
     """One row of length 1 per text (a text without known words: a row of zeros, similar to nothing)."""
-    rows = np.asarray(model.encode(list(texts)), dtype=np.float32)
+    # a half of a character (a lone surrogate) is no text to a tokenizer
+    readable = [text.encode("utf-8", "replace").decode() for text in texts]
+    rows = np.asarray(model.encode(readable), dtype=np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 

@@ -93,8 +93,11 @@ class Pool:
         """The rarest tokens of a list, of which any list similar enough shares `_shared`; repetitions are told apart."""
         order = self._order
         ranks = sorted([order.get(i, i - _UNSEEN) << _REPEATS for i in ids])
+        length = len(ids) - self._required(len(ids)) + _SHARED
         if len(set(ids)) < len(ids):
             for place in range(1, len(ranks)):
                 if ranks[place] >> _REPEATS == ranks[place - 1] >> _REPEATS:
                     ranks[place] = min(ranks[place - 1] + 1, ranks[place] | (1 << _REPEATS) - 1)
-        return ranks[: len(ids) - self._required(len(ids)) + _SHARED]
+            # those past the last bit are one: whoever has it has all before it, which are enough
+            return list(dict.fromkeys(ranks[:length]))
+        return ranks[:length]
