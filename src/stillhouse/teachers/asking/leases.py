@@ -1,6 +1,7 @@
 """Several processes on one store: who asks a request holds its lease, and the dead hold none.
 
-A process is known by its host, id and start; on the same host a lease ends with its process, elsewhere with its time.
+A process is known by its host, id and start. A lease ends with its time, by the clock on the wall, and on the same host
+with its process.
 """
 
 import os
