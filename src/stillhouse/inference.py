@@ -50,9 +50,13 @@ def decoder_of(model: Any) -> Decoder | None:
 
 
 def readable(model: Any) -> bool:
-    """Whether `read` gives what the model's own pass over many tokens would, with the same gradients."""
+    """Whether `read` gives what the model's own pass over many tokens would, and the same gradients where they are wanted."""
     form = None if _elsewhere(model) else _form(model)
-    return form is not None and _known(model, form, "read", _reads_the_same)
+    if form is None:
+        return False
+    if torch.is_grad_enabled():
+        return _known(model, form, "learned", _learns_the_same)
+    return _known(model, form, "read", _reads_the_same)
 
 
 def _elsewhere(model: Any) -> bool:
@@ -131,37 +135,44 @@ def _decodes_the_same(model: Any) -> bool:
     return True
 
 
+@torch.no_grad()
 def _reads_the_same(model: Any) -> bool:
-    """A row of 12 tokens and one of two sequences, against the model's own passes over each: logits and gradients.
+    """Where the model is small: in large ones the products are the cost."""
+    return sum(weight.numel() for weight in model.parameters()) <= _SMALL and _near(*_both_read(model))
 
-    False for a large model, where the products are the cost and the gradients would be.
-    """
-    if sum(weight.numel() for weight in model.parameters()) > _SMALL:
+
+def _learns_the_same(model: Any) -> bool:
+    if not _reads_the_same(model):
         return False
-    vocabulary, head, lengths = model.lm_head.weight.shape[0], model.lm_head, (12, 7, 5)
-    rows = [torch.arange(length) * 7 % vocabulary + number for number, length in enumerate(lengths)]
-    ids_RC = torch.cat(rows).view(2, 12) % vocabulary
-    position_RC = torch.cat([torch.arange(length) for length in lengths]).view(2, 12)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
-    with torch.inference_mode(False), torch.enable_grad(), answering(model):
-        states_NE = read(model, ids_RC, position_RC, torch.ones_like(ids_RC, dtype=torch.bool))
-        found_NV = nn.functional.linear(states_NE, head.weight, head.bias)
-        whole = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in ids_RC.flatten().split(lengths)]
-        expected_NV = torch.cat(whole)
-        toward_NV = torch.cos(torch.arange(expected_NV.numel()).view_as(expected_NV))
-        if not _near(found_NV, expected_NV):
-            return False
-        if not learned:
-            return True
+    if not learned:
+        return True
+    with torch.inference_mode(False), torch.enable_grad():
         ours, theirs = (
-            torch.autograd.grad((logits_NV * toward_NV).sum(), learned, allow_unused=True)
-            for logits_NV in (found_NV, expected_NV)
+            torch.autograd.grad((logits_NV * _toward(logits_NV)).sum(), learned, allow_unused=True)
+            for logits_NV in _both_read(model)
         )
     if any((one is None) != (other is None) for one, other in zip(ours, theirs)):
         return False
     pairs = [(one, other) for one, other in zip(ours, theirs) if one is not None]
     nothing = _NOTHING * float(torch.stack([other.norm() for _, other in pairs]).norm())
     return all(float((one - other).norm()) <= _ROUNDING * float(other.norm()) + nothing for one, other in pairs)
+
+
+def _both_read(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a row of 12 tokens and one of two sequences, by `read` and by the model's own passes over each."""
+    vocabulary, head, lengths = model.lm_head.weight.shape[0], model.lm_head, (12, 7, 5)
+    rows = [torch.arange(length) * 7 % vocabulary + number for number, length in enumerate(lengths)]
+    ids_RC = torch.cat(rows).view(2, 12) % vocabulary
+    position_RC = torch.cat([torch.arange(length) for length in lengths]).view(2, 12)
+    states_NE = read(model, ids_RC, position_RC, torch.ones_like(ids_RC, dtype=torch.bool))
+    with answering(model):
+        whole = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in ids_RC.flatten().split(lengths)]
+    return nn.functional.linear(states_NE, head.weight, head.bias), torch.cat(whole)
+
+
+def _toward(logits_NV: torch.Tensor) -> torch.Tensor:
+    return torch.cos(torch.arange(logits_NV.numel()).view_as(logits_NV))
 
 
 def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
