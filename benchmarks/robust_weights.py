@@ -5,7 +5,7 @@ Real texts: SVAMP's problems with one operation, classed by it. Of 450 training 
 order (a control that must not help), from a subset drawn by them, and from the right labels alone (the most there is to win).
 Accuracy on 300 others with their true classes; ten seeds; intervals as everywhere (paired bootstrap and Student's t).
 
-    python benchmarks/robust_weights.py [--data DIR] [--seeds 10]
+    python benchmarks/robust_weights.py [--data DIR] [--seeds 10] [--vectors embedder]
 """
 
 import argparse
@@ -33,11 +33,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("STILLHOUSE_TEST_DATA"))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--vectors", choices=["both", "embedder", "words"], default="both")
     options = parser.parse_args()
     if options.data is None:
         parser.error("say where the problems are: --data, or STILLHOUSE_TEST_DATA")
     result = about("robust_weights", threads=1, seed=0, forced=True, paths=("src/stillhouse",), packages=("numpy",))
-    embedders = {"hashed words": None, "potion-base-4M": str(Path(options.data) / "potion-base-4M-int8")}
+    embedders = {"potion-base-4M": str(Path(options.data) / "potion-base-4M-int8"), "hashed words": None}
+    if options.vectors != "both":
+        embedders = {name: path for name, path in embedders.items() if (path is None) == (options.vectors == "words")}
     rows = problems(Path(options.data))
     found = []
     for name, embedder in embedders.items():
@@ -45,7 +48,7 @@ def main() -> int:
             runs = [one(rows, embedder, noise, seed) for seed in range(options.seeds)]
             found.append(told(name, noise, runs))
             print(json.dumps(found[-1]))
-    result |= {"seeds": options.seeds, "problems": len(rows), "found": found}
+    result |= {"seeds": options.seeds, "problems": len(rows), "vectors": options.vectors, "found": found}
     write(RESULTS / "robust_weights.json", result)
     return 0
 
