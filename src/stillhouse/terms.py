@@ -53,7 +53,23 @@ class Terms:
             "others": [plan.as_dict() for plan in self.others],
             "verdict": decision.verdict,
             "decision": decision.as_dict(),
+            "teachers": self._by_name(decision),
             "lines": told,
+        }
+
+    def _by_name(self, decision: Decision) -> dict[str, list[dict[str, Any]]]:
+        """Which records govern the teachers that rows name: a row carries its teacher's name and not its terms."""
+        return {
+            name: [
+                {
+                    "model": teacher.model,
+                    "access": teacher.access,
+                    "method": teacher.method,
+                    "records": decision.records_about(f"teacher:{teacher.model}"),
+                }
+                for teacher in teachers
+            ]
+            for name, teachers in self.plan.by_name.items()
         }
 
     def before_training(self, run: Path) -> dict[str, Any]:

@@ -35,3 +35,15 @@ def test_a_shipped_recipe_with_the_pocket_teacher_is_permitted(name):
 def test_the_demo_is_permitted_as_it_stands():
     terms = terms_of(load_recipe("demo"))
     assert decide(terms.plan, registry=terms.registry, today=TODAY).verdict == "permit"
+
+
+def test_the_manifest_says_which_records_govern_the_teachers_that_rows_name() -> None:
+    told = terms_of(load_recipe("demo")).before_spending()
+    assert told["teachers"]["main"] == [
+        {
+            "model": "stillhouse/pocket-teacher",
+            "access": "weights",
+            "method": "train_on_outputs",
+            "records": ["stillhouse.pocket"],
+        }
+    ]

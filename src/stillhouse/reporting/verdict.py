@@ -237,7 +237,7 @@ def _beside(facts: RunFacts, scale: Scale, arm: str) -> Iterator[str]:
 def _cautions(facts: RunFacts, scale: Scale, arm: str) -> Iterator[str]:
     row = next(r for r in (facts.scores or {})["summary"] if r["task"] == scale.task and r["arm"] == arm)
     if row["seeds"] == 1:
-        yield "One seed: the interval covers the choice of items, not the luck of one training (`repeats: 3` would)."
+        yield "One seed: the interval covers the choice of items, not the luck of one training (repeats: 3 would)."
     if row.get("left_out"):
         yield f"{_count(row['left_out'], 'item')} could not be graded in some seed and count for nobody."
     if facts.manifest.get("limit") is not None:
