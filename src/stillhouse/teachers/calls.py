@@ -181,8 +181,18 @@ class Calls:
             self._draining.append(self._loop.submit(asker.drain()))
         return sum(len(asker.exchanging) for asker in going)
 
+    def interrupted(self) -> None:
+        """Stops all and waits for what is out; who is interrupted again, while being told or while waiting, waits no more."""
+        try:
+            out = self.stop_asking()
+            self.say(f"waiting for {out} requests that are out; Ctrl-C again quits at once")
+            for each in self._draining:
+                each.result()
+        finally:
+            self._draining = []
+
     def drain(self, asker: Asker) -> None:
-        """Waits for what this asker has out, and all others where all were stopped; who is interrupted here waits no more."""
+        """Waits for what this asker has out, and all others where all were stopped."""
         assert self._loop is not None
         if not asker.leaving:
             self._loop.submit(asker.drain()).result()

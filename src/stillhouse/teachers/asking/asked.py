@@ -151,8 +151,7 @@ class Asked:
                 _finished(window[0], asker)
                 yield self._outcome(window.popleft())
         except KeyboardInterrupt:
-            out = self._calls.stop_asking()
-            self._calls.say(f"waiting for {out} requests that are out; Ctrl-C again quits at once")
+            self._calls.interrupted()
             raise
         except StillhouseError:
             self._calls.stop_asking()
