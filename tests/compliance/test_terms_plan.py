@@ -143,3 +143,10 @@ def test_what_a_student_licence_can_carry():
     assert share_alike_family("CC-BY-SA-3.0") == share_alike_family("CC-BY-SA-4.0") == "CC BY-SA"
     assert share_alike_family("CC-BY-NC-SA-4.0") == "CC BY-NC-SA"
     assert share_alike_family("MIT") is None
+
+
+@pytest.mark.parametrize("day", ["2026-10-09T00:00:00", "1760000000", "20261009", "2026-W41-5", "2026-13-01", 20261009])
+def test_a_day_is_written_in_one_way(day):
+    use = {"purpose": "research", "as_of": day}
+    with pytest.raises(RecipeError, match="as_of"):
+        parse_plan({"teachers": [], "datasets": [], "student_base": "none", "use": use})

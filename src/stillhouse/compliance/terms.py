@@ -3,6 +3,7 @@
 Records are data (terms.yaml, or a user's terms.d/*.yaml); this file is their schema and the rules every record keeps.
 """
 
+import re
 from datetime import date, timedelta
 from typing import Annotated, Literal, Self
 
@@ -15,8 +16,8 @@ LONGEST_QUOTE = 25  # words; the texts stay their owners'
 
 def _iso(value: object) -> object:
     """Dates are written as 2026-11-21 and nothing else: a number or a time would be read as some other day."""
-    if isinstance(value, str):
-        return date.fromisoformat(value) if len(value) == 10 else value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        return date.fromisoformat(value)
     if type(value) is not date:
         raise ValueError("write a date as 2026-11-21")
     return value
