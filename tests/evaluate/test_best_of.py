@@ -114,16 +114,15 @@ def test_both_verifiers_of_the_recipe_choose_among_the_same_answers(tmp_path: Pa
     known = {"do": "preferences.known", "responses": ["reference", "wrong"]}
     right = {"seeds": {**seeds, "reference": "reference"}, "elicit": [{"do": "labeling.reference"}]}
     told["knowledge"] = {"compared": {"seeds": seeds, "elicit": [known]}, "right": right}
-    for arm in told["arms"].values():
-        arm["train"]["args"] |= {"max_steps": 2}
-    told["evaluate"] = [each | {"n": 2, "max_new_tokens": 6, "limit": 3} for each in told["evaluate"]]
     check(load_recipe(told))
+    del told["arms"]["right"]
+    for arm in told["arms"].values():
+        arm["train"]["args"] = {"max_steps": 1, "per_device_train_batch_size": 2}
+    told["evaluate"] = [each | {"n": 2, "max_new_tokens": 6, "limit": 3} for each in told["evaluate"][::2]]
     run = stillhouse.distill(told, out=tmp_path / "run", quiet=True)
     scores = json.loads((run.path / "evaluate" / "scores.json").read_text())
     assert {(row["task"], row["arm"]) for row in scores["summary"]} == {
-        (task, arm)
-        for task in ("best_of", "over_chance", "over_vote")
-        for arm in ("base", "right", "likelihood", "reward")
+        (task, arm) for task in ("best_of", "over_vote") for arm in ("base", "likelihood", "reward")
     }
     drawn = {
         arm: [

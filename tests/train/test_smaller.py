@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from stillhouse.check import check
 from stillhouse.errors import RecipeError
 from stillhouse.objectives import divergence, supervised
 from stillhouse.objectives.quantisation import token_contrastive
+from stillhouse.recipe import load_recipe
 from stillhouse.render import render
 from stillhouse.train.prune import prune
 from stillhouse.train.quantise import FourBit, levels, quantise, rounded, ternary, to_dense, to_four_bits
@@ -101,6 +103,8 @@ def test_two_bits_learn_and_are_saved(told, student, tools, tmp_path):
     assert torch.allclose(saved(IDS).logits, student.model(IDS).logits, atol=1e-5)
     with pytest.raises(RecipeError, match="two bits"):
         quantise(student.model, bits=3, scale="ternary")
+    with pytest.raises(RecipeError, match=r"student\.quantise\.bits: ternary weights have two bits"):
+        check(load_recipe("white_box/ternary", ["student.quantise.bits=3"]))
 
 
 def test_a_memory_is_the_same_however_a_step_is_cut_and_after_a_stop(student, tools, tmp_path):
