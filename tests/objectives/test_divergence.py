@@ -452,6 +452,14 @@ class TestTopK:
         assert loss.item() == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / tail), rel=1e-5)
         torch.testing.assert_close(gradient, tensor([[0.5, -1 / 6, -1 / 6, -1 / 6]]), rtol=1e-5, atol=1e-6)
 
+    def test_a_student_that_rules_out_the_whole_tail_learns_what_is_kept(self):
+        student = tensor([[1.0, 2.0, -math.inf, -math.inf]], dtype=F64)
+        p = tensor([[0.4, 0.5]], dtype=F64)  # of the tokens 1 and 0; the tail has .1
+        loss, gradient = loss_and_gradient(forward_kl, student, TopK(tensor([[1, 0]]), p.log(), vocabulary=4), ONE)
+        assert loss.isfinite()
+        q = student.softmax(-1)[0]
+        torch.testing.assert_close(gradient[0], q - tensor([0.5, 0.4, 0.0, 0.0], dtype=F64))
+
     def test_a_temperature_needs_the_whole_distribution(self):
         kept = logits(2, 10).log_softmax(-1).topk(3)
         with pytest.raises(RecipeError, match="tail of a top-k"):
