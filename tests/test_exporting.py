@@ -211,3 +211,14 @@ def test_a_run_without_a_student(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no student in it"):
         export(run.path, tmp_path / "out")
     assert (run.path / "knowledge/bom.cdx.json").is_file()
+
+
+def test_rows_of_a_teacher_that_nobody_asked_about_go_nowhere(trial: Any, tmp_path: Path) -> None:
+    """Files can be changed between training and handing out."""
+    run = tmp_path / "run"
+    shutil.copytree(trial.path, run)
+    for rows in (run / "knowledge").rglob("out.jsonl"):
+        rows.write_text(rows.read_text().replace('"teacher":"main"', '"teacher":"mystery"'))
+    with pytest.raises(TermsUnknown, match="rows name the teacher 'mystery'"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -268,15 +268,15 @@ def export(
     ] = None,
 ) -> None:
     """Take a student elsewhere: weights, tokenizer, card, notices and bill of materials, through the publish gate."""
+    from stillhouse.compliance.plan import ALWAYS_DISTRIBUTED
     from stillhouse.exporting import export as take
     from stillhouse.run import load_run
 
     found = load_run(run)
     done = take(found.path, target or found.path / "export", format=to, add=add or ())
     use = found.manifest["use"]
-    typer.echo(
-        f"{done}: judged for {use['purpose']}, handing out {', '.join(use['distributes']) or 'nothing declared'}"
-    )
+    out = dict.fromkeys((*ALWAYS_DISTRIBUTED.get(use["purpose"], ()), *use["distributes"]))
+    typer.echo(f"{done}: judged for {use['purpose']}, handing out {', '.join(out) or 'nothing declared'}")
 
 
 def _run(

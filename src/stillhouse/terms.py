@@ -124,6 +124,10 @@ def kept_terms(run: Path) -> Terms:
     home, said = run / "terms", read_json(run / "manifest.json").get("terms") or {}
     if "plan" not in said:
         raise TermsUnknown(f"{run}: the manifest holds no plan to judge; run the recipe again")
+    if strangers := _strangers(run, said):
+        raise TermsUnknown(
+            f"{run}: rows name the teacher {min(strangers)!r}, whose terms nobody was asked about; run the recipe again"
+        )
     newer = home / "registry.yaml"
     registry = _registry(home, newer if newer.is_file() else None)
     try:
@@ -132,6 +136,14 @@ def kept_terms(run: Path) -> Terms:
         return Terms(plan, registry, signed, tuple(others))
     except RecipeError as error:
         raise TermsUnknown(str(error)) from error
+
+
+def _strangers(run: Path, said: Mapping[str, Any]) -> set[str]:
+    """Teachers of rows that were not in the plan: files can be changed after a run."""
+    if (known := said.get("teachers")) is None:  # a manifest of an older version
+        return set()
+    models = {each["model"] for rows in known.values() for each in rows}
+    return set(teachers_of_rows(run)) - {STUDENT, BASE_STUDENT, *known, *models}
 
 
 def _registry(folder: Path, file: Path | None) -> Registry:
