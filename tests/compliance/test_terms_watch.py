@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,7 +14,7 @@ from stillhouse.books import audit
 from stillhouse.compliance.screening import as_use, merged
 from stillhouse.compliance.watch import Watch
 from stillhouse.errors import RecipeError, TermsRefused
-from stillhouse.files import write_durably
+from stillhouse.files import writing_durably
 from stillhouse.records import Act, Example, Lost, Origin, Seed, Trajectory, content_id, user
 from stillhouse.teachers.asking import jobs
 from stillhouse.teachers.base import Failure, Request
@@ -151,10 +152,18 @@ def arrived(provider: FakeProvider) -> str:
 def test_a_batch_is_screened_before_its_file_is_written(tmp_path, batched, backend, monkeypatch):
     """What leaves by batch is what would leave one by one, and the file that waits in the store's folder holds no more."""
     written: list[bytes] = []
-    monkeypatch.setattr(jobs, "write_durably", lambda path, lines: (written.append(lines), write_durably(path, lines)))
+
+    @contextmanager
+    def seen(path):
+        with writing_durably(path) as file:
+            yield file
+        written.append(path.read_bytes())
+
+    monkeypatch.setattr(jobs, "writing_durably", seen)
     recipe = by_batch(tmp_path, [f"Write to {MAIL}.", "Say hello."], backend)
     run = distill(recipe, out=tmp_path / "run", quiet=True)
     assert [len(batch.items) for batch in batched.batches.made] == [2]
+    assert written
     assert MAIL not in arrived(batched) + b"".join(written).decode()
     assert "Write to [EMAIL]." in arrived(batched)
     assert [row.prompt[0].content for row in run.records("answers")] == [f"Write to {MAIL}.", "Say hello."]
