@@ -79,6 +79,9 @@ def test_code_snippets_inspire_problems(scripted: Scripted) -> None:
     assert 1 <= len(snippet(seed, 15, 0).splitlines()) <= 15
     assert snippet(seed, 15, 0) in source
     assert snippet(seed, 15, 0) == snippet(seed, 15, 0)
+    sparse = Seed("sparse", user("\n" * 30 + "one = 1\n" + "\n" * 30 + "two = 2"))
+    drawn = {snippet(sparse, 3, number) for number in range(20)}
+    assert drawn == {"one = 1", "two = 2"}  # nothing is asked about lines that hold nothing
     (made,) = from_code([seed], scripted(reply=f"[Problem] Add two numbers.\n[Solution]\n{SOLUTION}"))
     assert isinstance(made, Example)
     assert (made.prompt, made.response) == (user("Add two numbers."), SOLUTION)

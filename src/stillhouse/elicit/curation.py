@@ -176,11 +176,12 @@ def from_code(
 
 
 def snippet(one: Seed, most_lines: int, seed: int) -> str:
-    """Some consecutive lines of a file, blank ones at the ends left out."""
+    """Some consecutive lines of a file, one at least with something in it; blank ones at the ends left out."""
     lines = _text(one).splitlines()
     draw = random.Random(content_id(one.id, seed))
     size = min(draw.randint(1, most_lines), len(lines))
-    start = draw.randint(0, len(lines) - size)
+    told = [number for number, line in enumerate(lines) if line.strip()]
+    start = min(draw.choice(told or [0]), len(lines) - size)
     return "\n".join(lines[start : start + size]).strip("\n")
 
 
