@@ -396,7 +396,8 @@ def test_a_damaged_store_is_mended_once_however_many_open_it(tmp_path: Path) -> 
         each.stdin.flush()
     told = [each.communicate(timeout=120)[0].split() for each in opening]
     assert sorted(mended for _, mended in told) == ["False"] * 3 + ["True"]
-    assert len({count for count, _ in told}) == 1 and 100 < int(told[0][0]) < 200
+    # the page in the middle is the answers' or another table's: by how the commits fell
+    assert len({count for count, _ in told}) == 1 and 100 < int(told[0][0]) <= 200
     assert (
         len([each for each in tmp_path.glob("store.sqlite.damaged-*") if not each.name.endswith(("-wal", "-shm"))]) == 1
     )
