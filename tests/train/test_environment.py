@@ -13,7 +13,7 @@ def test_what_a_person_has_set_stays():
     assert found["OMP_WAIT_POLICY"] == "passive"
     assert int(found["OMP_NUM_THREADS"]) >= 1
     # both caches of oneDNN's products: either alone still grows with every new shape
-    assert found["LRU_CACHE_CAPACITY"] == found["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+    assert found["LRU_CACHE_CAPACITY"] == found["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "512"
     assert recommended_environment(found) == {}
 
 
