@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from stillhouse import inference, reading
 from stillhouse.inference import readable
-from stillhouse.narrow_attention import attended
+from stillhouse.narrow_attention import attended, unseen
 from stillhouse.reading import read
 from stillhouse.train.forward import show
 
@@ -78,23 +78,26 @@ def test_frozen_weights_get_no_gradient():
         assert not show(model, ids_RC, position_RC, marked_RC).logits_NV.requires_grad
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 3000.0])
-def test_attention_to_scores_of_any_size(size):
+def test_attention_to_scores_of_any_size(size, shared):
     """Against a softmax in float64; with large ones all but one weight vanish, and powers of two would overflow."""
     rows, columns, heads, groups, width = 3, 20, 2, 3, 8
     made = torch.Generator().manual_seed(0)
     states = torch.randn(rows * columns, heads * (groups + 2) * width, generator=made) * size**0.5
     turns = torch.polar(torch.full((60, 1, 4), 0.5), torch.rand(60, 1, 4, generator=made) * 6)
     states.requires_grad_()
-    found = attended(states, turns, None, rows, heads)
+    sees = torch.ones(rows, 1, columns, columns, dtype=torch.bool).tril_()
+    if shared:  # the last row holds two sequences
+        sees[-1, :, 12:, :12] = False
+    found = attended(states, turns, unseen(sees if shared else None, columns, groups), rows, heads)
 
     exact = states.detach().double().requires_grad_()
     turned = exact[:, : heads * (groups + 1) * width].view(rows * columns, -1, width // 2, 2)
     turned = torch.view_as_real(torch.view_as_complex(turned) * turns).view(rows, columns, heads, groups + 1, width)
     values = exact[:, heads * (groups + 1) * width :].view(rows, columns, heads, width)
     scores = torch.einsum("rqhgd,rkhd->rhgqk", turned[..., :-1, :], turned[..., -1, :]) * torch.tensor(2.0).log()
-    unseen = torch.ones(columns, columns, dtype=torch.bool).triu(1)
-    weights = scores.masked_fill(unseen, -torch.inf).softmax(-1)
+    weights = scores.masked_fill(~sees[:, :, None], -torch.inf).softmax(-1)
     expected = torch.einsum("rhgqk,rkhd->rqhgd", weights, values).reshape(rows * columns, -1)
 
     toward = torch.randn(expected.shape, generator=made)

@@ -24,26 +24,27 @@ def is_narrow(heads: int, columns: int, width: int) -> bool:
     return width <= _WIDTH and columns <= _COLUMNS and heads * columns**2 <= _SCORES
 
 
-def attended(states_TW: Tensor, turns_t1d: Tensor, sees_R1CC: Tensor | None, rows: int, heads: int) -> Tensor:
+def attended(states_TW: Tensor, turns_t1d: Tensor, unseen_R1CM: Tensor, rows: int, heads: int) -> Tensor:
     """[T, K G D], differentiable for the states.
 
     `states_TW` has G queries and the key of each head and, behind them all, the values; pairs of numbers of queries and
     keys are multiplied by `turns_t1d` as complex ones, after which a score is their product in units of log 2.
-    `sees_R1CC` None: each sees what is before it in its row.
+    `unseen_R1CM` is what `unseen` makes, once for all layers.
     """
-    return _Attended.apply(states_TW, turns_t1d, _unseen(sees_R1CC, len(turns_t1d) // rows), rows, heads)
+    return _Attended.apply(states_TW, turns_t1d, unseen_R1CM, rows, heads)
 
 
-def _unseen(sees_R1CC: Tensor | None, columns: int) -> Tensor:
-    """[1 or R, 1, C, C] to be added to scores, key by query."""
+def unseen(sees_R1CC: Tensor | None, columns: int, groups: int) -> Tensor:
+    """[1 or R, 1, C, M] to be added to scores, key by query; `sees_R1CC` None: each sees what is before it in its row."""
     if sees_R1CC is None:
         sees_R1CC = torch.ones(1, 1, columns, columns, dtype=torch.bool).tril_()
-    return torch.zeros(sees_R1CC.shape).masked_fill_(~sees_R1CC, -torch.inf).transpose(-1, -2).contiguous()
+    hidden_R1CC = torch.zeros(sees_R1CC.shape).masked_fill_(~sees_R1CC, -torch.inf).transpose(-1, -2)
+    return hidden_R1CC.repeat(1, 1, 1, groups)
 
 
 class _Attended(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states_TW: Tensor, turns_t1d: Tensor, unseen_R1CC: Tensor, rows: int, heads: int) -> Tensor:
+    def forward(ctx: Any, states_TW: Tensor, turns_t1d: Tensor, unseen_R1CM: Tensor, rows: int, heads: int) -> Tensor:
         (padded, size), (tokens, width) = states_TW.shape, (len(turns_t1d), 2 * turns_t1d.shape[-1])
         groups, columns = size // (heads * width) - 2, tokens // rows
         queries_keys, values = states_TW[:tokens].split([heads * (groups + 1) * width, heads * width], -1)
@@ -52,8 +53,7 @@ class _Attended(torch.autograd.Function):
         keys_bCD = turned[..., -1, :].transpose(1, 2).reshape(-1, columns, width)
         queries_bMD = turned[..., :-1, :].permute(0, 2, 3, 1, 4).reshape(-1, groups * columns, width)
         values_bCD = values.view(rows, columns, heads, width).transpose(1, 2).reshape(-1, columns, width)
-        unseen = unseen_R1CC.repeat(1, heads if len(unseen_R1CC) > 1 else 1, 1, groups).flatten(0, 1)
-        weights_bCM, sums_b1M = _weights(unseen, keys_bCD, queries_bMD)
+        weights_bCM, sums_b1M = _weights(unseen_R1CM, keys_bCD, queries_bMD)
         mixed_bDM = torch.bmm(values_bCD.transpose(1, 2), weights_bCM).div_(sums_b1M)
         ctx.save_for_backward(turns_t1d, keys_bCD, queries_bMD, values_bCD, weights_bCM, sums_b1M, mixed_bDM)
         ctx.sizes = rows, columns, heads, groups, width
@@ -93,16 +93,26 @@ class _Attended(torch.autograd.Function):
         return back_TW, None, None, None, None
 
 
-def _weights(unseen: Tensor, keys_bCD: Tensor, queries_bMD: Tensor) -> tuple[Tensor, Tensor]:
+def _weights(unseen_R1CM: Tensor, keys_bCD: Tensor, queries_bMD: Tensor) -> tuple[Tensor, Tensor]:
     """Powers of two of the scores, and their sums for each query.
 
     The largest score of a query is taken away only where it must be: it costs as much as all the rest.
     """
-    powers_bCM = torch.baddbmm(unseen, keys_bCD, queries_bMD.transpose(1, 2)).exp2_()
+    powers_bCM = _scores(unseen_R1CM, keys_bCD, queries_bMD).exp2_()
     sums_b1M = powers_bCM.sum(1, keepdim=True)
     least, most = torch.aminmax(sums_b1M)
     if float(least) > _LEAST and float(most) < _MOST:
         return powers_bCM, sums_b1M
-    scores_bCM = torch.baddbmm(unseen, keys_bCD, queries_bMD.transpose(1, 2))
+    scores_bCM = _scores(unseen_R1CM, keys_bCD, queries_bMD)
     powers_bCM = scores_bCM.sub_(scores_bCM.amax(1, keepdim=True)).exp2_()
     return powers_bCM, powers_bCM.sum(1, keepdim=True)
+
+
+def _scores(unseen_R1CM: Tensor, keys_bCD: Tensor, queries_bMD: Tensor) -> Tensor:
+    rows = len(unseen_R1CM)
+    if rows == 1:
+        return torch.baddbmm(unseen_R1CM[0], keys_bCD, queries_bMD.transpose(1, 2))
+    # written out for each head, what is unseen would cost more than the product
+    scores_bCM = torch.bmm(keys_bCD, queries_bMD.transpose(1, 2))
+    scores_bCM.view(rows, -1, *scores_bCM.shape[1:]).add_(unseen_R1CM)
+    return scores_bCM

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
-from stillhouse.narrow_attention import attended, is_narrow
+from stillhouse.narrow_attention import attended, is_narrow, unseen
 from stillhouse.products import learned_linear, until_recurring
 
 # products of queries and keys come in units of log 2, as powers of two are a quarter of the cost of powers of e
@@ -28,6 +28,7 @@ def read(model: Any, ids_RC: Tensor, position_RC: Tensor, target_RC: Tensor) -> 
     """
     inner, shape = model.model, Shape(model, *ids_RC.shape)
     turns_T1d, sees_R1CC = shape.turns(inner, position_RC), same_sequence(position_RC)
+    unseen_R1CM = unseen(sees_R1CC, shape.columns, shape.groups) if shape.is_narrow else None
     at_N = target_RC.flatten().nonzero()[:, 0]
     number = len(at_N)
     ids_T, at_N = (pad(each, (0, until_recurring(len(each)))) for each in (ids_RC.flatten(), at_N))
@@ -35,7 +36,7 @@ def read(model: Any, ids_RC: Tensor, position_RC: Tensor, target_RC: Tensor) -> 
     for layer in inner.layers:
         normed_TE = _normed(x_TE, layer.input_layernorm)
         states_TW = _states(normed_TE, layer.self_attn, shape)
-        mixed = _mixed(states_TW, turns_T1d, sees_R1CC, shape)
+        mixed = _mixed(states_TW, turns_T1d, sees_R1CC, unseen_R1CM, shape)
         if layer is inner.layers[-1]:
             x_TE, mixed = x_TE.index_select(0, at_N), mixed.index_select(0, at_N)
         x_TE = x_TE + _linear(mixed, layer.self_attn.o_proj)
@@ -53,6 +54,7 @@ class Shape:
         self.heads = model.config.num_key_value_heads
         self.groups = model.config.num_attention_heads // self.heads
         self.width = model.model.layers[0].self_attn.head_dim
+        self.is_narrow = is_narrow(rows * self.heads * self.groups, columns, self.width)
 
     @property
     def turned(self) -> int:
@@ -104,11 +106,13 @@ def _paired(rows: Tensor, width: int) -> Tensor:
     return rows.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _mixed(states_TW: Tensor, turns_T1d: Tensor, sees_R1CC: Tensor | None, shape: Shape) -> Tensor:
+def _mixed(
+    states_TW: Tensor, turns_T1d: Tensor, sees_R1CC: Tensor | None, unseen_R1CM: Tensor | None, shape: Shape
+) -> Tensor:
     """[T, K G D]: what each position takes from those that it sees."""
     rows, columns, heads, groups, width = shape.rows, shape.columns, shape.heads, shape.groups, shape.width
-    if is_narrow(rows * heads * groups, columns, width):
-        return attended(states_TW, turns_T1d, sees_R1CC, rows, heads)
+    if unseen_R1CM is not None:
+        return attended(states_TW, turns_T1d, unseen_R1CM, rows, heads)
     queries_keys, values = states_TW[: rows * columns].split([shape.turned, heads * width], -1)
     turned = torch.view_as_real(torch.view_as_complex(queries_keys.unflatten(-1, (-1, width // 2, 2))) * turns_T1d)
     by_heads = turned.view(rows, columns, heads, groups + 1, width)
