@@ -354,17 +354,23 @@ def test_a_store_from_the_future_is_refused(tmp_path: Path) -> None:
         Calls(tmp_path)
 
 
-def test_a_damaged_store_is_put_aside_and_its_readable_rows_are_kept(tmp_path: Path) -> None:
-    """D16: never silently from the beginning."""
+def damaged_with_answers(home: Path) -> list[Request]:
+    """The 200 requests whose answers lie in a store with a page that is none."""
     requests = prompts(*(f"{number} " + "x" * 500 for number in range(200)))
-    with Calls(tmp_path) as calls:
+    with Calls(home) as calls:
         list(calls.teacher("t", Counting()).ask(requests))
         calls.store.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-    path = tmp_path / "store.sqlite"
+    path = home / "store.sqlite"
     damaged = bytearray(path.read_bytes())
     middle = len(damaged) // 2 // 4096 * 4096
     damaged[middle : middle + 4096] = b"\xff" * 4096
     path.write_bytes(damaged)
+    return requests
+
+
+def test_a_damaged_store_is_put_aside_and_its_readable_rows_are_kept(tmp_path: Path) -> None:
+    """D16: never silently from the beginning."""
+    requests = damaged_with_answers(tmp_path)
     with Calls(tmp_path) as calls:
         assert "was damaged" in calls.store.recovered
         assert list(tmp_path.glob("store.sqlite.damaged-*"))
@@ -376,14 +382,7 @@ def test_a_damaged_store_is_put_aside_and_its_readable_rows_are_kept(tmp_path: P
 
 def test_a_damaged_store_is_mended_once_however_many_open_it(tmp_path: Path) -> None:
     """The second to find the damage must not move aside what the first has made."""
-    with Calls(tmp_path) as calls:
-        list(calls.teacher("t", Counting()).ask(prompts(*(f"{number} " + "x" * 500 for number in range(200)))))
-        calls.store.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-    path = tmp_path / "store.sqlite"
-    damaged = bytearray(path.read_bytes())
-    middle = len(damaged) // 2 // 4096 * 4096
-    damaged[middle : middle + 4096] = b"\xff" * 4096
-    path.write_bytes(damaged)
+    damaged_with_answers(tmp_path)
     script = (
         "import sys\nfrom stillhouse.teachers.asking.answers import AnswerStore\nsys.stdin.readline()\n"
         f"store = AnswerStore({str(tmp_path)!r})\nprint(store.rows('SELECT count(*) FROM answer')[0][0], bool(store.recovered))\n"
