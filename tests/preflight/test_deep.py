@@ -147,6 +147,7 @@ def test_what_is_learned_is_shown_by_position(models: Path) -> None:
     assert "\x1b[1;32myes<|end|>" in coloured(pieces, colour=True)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_gives_json(models: Path, still: Callable[..., Any]) -> None:
     import json
 

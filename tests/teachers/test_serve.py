@@ -118,6 +118,7 @@ def test_chat_answers_are_what_the_weights_say(opened: Callable[..., Calls], dat
     assert (calls.counts()["t"].attempts, calls.counts()["t"].hits) == (0, answered)
 
 
+@pytest.mark.slow
 def test_a_small_run_through_the_layer(opened: Callable[..., Calls], data: Path) -> None:
     """Six answers, asked once; what the server passes over is noticed."""
     pocket = Path(pytest.importorskip("stillhouse.pocket").teacher_path())

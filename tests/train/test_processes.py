@@ -36,6 +36,7 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(base, tmp_path):
     """kill -9 between two checkpoints; the weights are the same to the bit, and so are the losses told."""
     settings = {"max_steps": 16, "save_steps": 5, "per_device_train_batch_size": 4, "warmup_steps": 3}
